@@ -1,0 +1,5 @@
+"""`python -m ptmkb`."""
+
+from ptmkb.cli import main
+
+main()

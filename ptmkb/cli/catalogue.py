@@ -1,0 +1,170 @@
+"""`ptmkb check`, `ptmkb models`, `ptmkb papers`: the catalogue on the terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ptmkb.cli.state import FAILS, Format, State, claim_readers, print_json, print_table, refuse
+
+if TYPE_CHECKING:
+    from ptmkb.catalogue import Catalogue, Model, Problem
+
+
+class PapersFormat(StrEnum):
+    """How the papers are written."""
+
+    table = "table"
+    json = "json"
+    bibtex = "bibtex"
+    csl = "csl"
+    csv = "csv"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command()(check)
+    app.command()(models)
+    app.command()(papers)
+
+
+def check(
+    ctx: typer.Context,
+    schema: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the JSON Schemas for editors into DIR instead.")
+    ] = None,
+    format_: Annotated[Format, typer.Option("--format")] = Format.table,
+) -> None:
+    """Check catalogue and notes: every problem as `file:line: what is wrong; how to mend it`."""
+    if schema is not None:
+        _write_schemas(schema)
+        return
+    catalogue, problems = _check_all(ctx.obj)
+    if format_ is Format.json:
+        print_json(
+            [{"file": str(p.path), "line": p.line, "what": p.what, "mend": p.mend} for p in problems]
+        )
+    else:
+        for problem in problems:
+            sys.stdout.write(f"{problem}\n")
+        claims = sum(len(model.claims) for model in catalogue.models.values())
+        counts = f"{len(catalogue.models)} models, {claims} claims, {len(catalogue.papers)} papers"
+        sys.stdout.write(f"{counts}: {len(problems)} problem{'' if len(problems) == 1 else 's'}\n")
+    if problems:
+        raise typer.Exit(FAILS)
+
+
+def _check_all(state: State) -> tuple[Catalogue, list[Problem]]:
+    from ptmkb.annotations import load_notes, notes_directory
+    from ptmkb.catalogue import DATA, Entry, Paper, cited_papers, read_catalogue
+    from ptmkb.catalogue import check as check_catalogue
+
+    catalogue, problems = read_catalogue(state.catalogue_dir or DATA)
+    problems += check_catalogue(catalogue, claim_readers())
+    notes = load_notes(state.annotations_dir or notes_directory(), catalogue)
+    problems += notes.problems
+    cited = cited_papers(catalogue) | {citation.paper for note in notes.notes for citation in note.papers}
+
+    def idle(entry: Entry) -> bool:
+        return isinstance(entry.value, Paper) and entry.value.id not in cited
+
+    own = state.catalogue_dir is None  # another catalogue's notes may lie elsewhere: its papers are not called idle
+    problems += [
+        entry.origin.problem(("id",), f"nothing cites `{entry.value.id}`", "cite it or remove it")
+        for entry in catalogue.entries
+        if own and idle(entry)
+    ]
+    return catalogue, sorted(set(problems))
+
+
+def _write_schemas(directory: Path) -> None:
+    from ptmkb.annotations import NoteFile
+    from ptmkb.catalogue import Categories, Model, Papers
+
+    directory.mkdir(parents=True, exist_ok=True)
+    kinds = {"model": Model, "papers": Papers, "categories": Categories, "notes": NoteFile}
+    for name, kind in kinds.items():
+        path = directory / f"{name}.schema.json"
+        schema: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+        schema |= kind.model_json_schema(by_alias=True)
+        path.write_text(json.dumps(schema, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        sys.stdout.write(f"{path}\n")
+
+
+def models(
+    ctx: typer.Context,
+    category: Annotated[str | None, typer.Option(help="Only this category and those below it.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only `curated` or `indexed` entries.")] = None,
+    format_: Annotated[Format, typer.Option("--format")] = Format.table,
+) -> None:
+    """List the models, oldest first, with what the last full probe said of them."""
+    from ptmkb.probe.record import read_evidence
+
+    catalogue = ctx.obj.load_catalogue()
+    if category is not None and category not in catalogue.categories:
+        refuse(f"no category `{category}`; there are {', '.join(catalogue.categories)}")
+    chosen = catalogue.members(category) if category else sorted(
+        catalogue.models.values(), key=lambda model: (model.released, model.id)
+    )
+    record = read_evidence()
+    rows = [
+        _model_row(model, record and record.model(model.id))
+        for model in chosen
+        if status is None or model.status == status
+    ]
+    if format_ is Format.json:
+        print_json(rows)
+        return
+    table = [
+        [row["id"], row["name"], row["released"], row["category"], row["status"], _evidence_cell(row["evidence"])]
+        for row in rows
+    ]
+    print_table(f"{len(rows)} models", ["id", "name", "released", "category", "status", "evidence"], table)
+
+
+def _model_row(model: Model, record: Any) -> dict[str, Any]:
+    claims = [claim for claim in record.claims if claim.origin == "entry"] if record else []
+    return {
+        "id": model.id,
+        "name": model.name,
+        "status": model.status,
+        "category": model.category,
+        "released": model.released,
+        "papers": model.papers,
+        "implementation": model.implementation.model_dump(by_alias=True, exclude_none=True),
+        "lineage": [{"from": edge.ancestor, "relation": edge.relation} for edge in model.lineage],
+        "evidence": {
+            "verdict": record.verdict if record else "unmeasured",
+            "claims": len(model.claims),
+            "verified": sum(claim.verdict == "verified" for claim in claims),
+        },
+    }
+
+
+def _evidence_cell(evidence: dict[str, Any]) -> str:
+    return f"{evidence['verdict']} {evidence['verified']}/{evidence['claims']}"
+
+
+def papers(
+    ctx: typer.Context,
+    year: Annotated[int | None, typer.Option(help="Only papers of this year.")] = None,
+    format_: Annotated[PapersFormat, typer.Option("--format")] = PapersFormat.table,
+) -> None:
+    """List the papers, or write them as BibTeX, CSL-JSON or CSV."""
+    from ptmkb.catalogue import to_bibtex, to_csl, to_csv
+
+    catalogue = ctx.obj.load_catalogue()
+    chosen = [paper for paper in catalogue.papers.values() if year is None or paper.year == year]
+    if format_ is PapersFormat.json:
+        print_json([{"id": p.id, "title": p.title, "year": p.year, "arxiv": p.arxiv, "url": p.link} for p in chosen])
+    elif format_ is PapersFormat.table:
+        rows = [[p.id, p.title, str(p.year), p.link] for p in chosen]
+        print_table(f"{len(rows)} papers", ["id", "title", "year", "link"], rows)
+    else:
+        write = {PapersFormat.bibtex: to_bibtex, PapersFormat.csl: to_csl, PapersFormat.csv: to_csv}[format_]
+        sys.stdout.write(write(chosen))

@@ -1,0 +1,99 @@
+"""What every command shares: where the data is, how results are printed, how trouble ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from ptmkb.catalogue import Catalogue, ClaimReader
+
+HOLDS, FAILS, USAGE = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class State:
+    """The command's global options (`typer.Context.obj`).
+
+    Attributes:
+        catalogue_dir: Another catalogue, None for the package's own.
+        annotations_dir: Other notes, None for the package's own.
+    """
+
+    catalogue_dir: Path | None = None
+    annotations_dir: Path | None = None
+
+    def load_catalogue(self) -> Catalogue:
+        """The catalogue that the command works on.
+
+        Raises:
+            CatalogueError: It breaks the schema.
+        """
+        from ptmkb.catalogue import DATA, load_catalogue
+
+        return load_catalogue(self.catalogue_dir or DATA)
+
+
+class Format(StrEnum):
+    """How a listing is written."""
+
+    table = "table"
+    json = "json"
+
+
+def claim_readers() -> Mapping[str, ClaimReader]:
+    """The reader of claimed values of every measure, for `catalogue.check`."""
+    from ptmkb.probe.measures import load_measure, measure_names
+
+    return {name: load_measure(name).parse for name in measure_names()}
+
+
+def print_json(data: object) -> None:
+    """JSON for programs, UTF-8, one object."""
+    sys.stdout.write(json.dumps(data, ensure_ascii=False, indent=2) + "\n")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table for people: fitted to the terminal, plain where there is none."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def refuse(message: str) -> NoReturn:
+    """End with exit code 2: the command was called wrongly."""
+    sys.stderr.write(f"ptmkb: {message}\n")
+    raise SystemExit(USAGE)
+
+
+def run(app: Callable[[], Any]) -> None:
+    """Run the command and turn what a person can mend into a line."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.stderr.write("ptmkb: stopped\n")
+        raise SystemExit(130) from None
+    except BrokenPipeError:  # the reader of our output went away (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+    except Exception as error:
+        problems = getattr(error, "problems", None)
+        if problems is None:
+            raise
+        for problem in problems:
+            sys.stderr.write(f"{problem}\n")
+        raise SystemExit(FAILS) from None
