@@ -109,17 +109,21 @@ class Subject:
         """The same subject in float64, model and inputs, on a copy: what `flow` needs to tell influence from rounding."""
         import copy
 
+        from ptmkb.probe.numerics import run_experts
+
         def double(inputs: Inputs) -> Inputs:
             return {
                 name: value.double() if hasattr(value, "is_floating_point") and value.is_floating_point() else value
                 for name, value in inputs.items()
             }
 
+        model, blocks = copy.deepcopy((self.model, dict(self.blocks)))  # in one go: the blocks stay parts of the copy
+        run_experts(model, "eager")  # the fused kernels do not know float64
         return replace(
             self,
-            model=copy.deepcopy(self.model).double(),
+            model=model.double(),
             inputs=double(self.inputs),
             modes=tuple(replace(mode, inputs=double(mode.inputs)) for mode in self.modes),
             losses=tuple(replace(loss, inputs=double(loss.inputs)) for loss in self.losses),
-            blocks={},
+            blocks=blocks,
         )

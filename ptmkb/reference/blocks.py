@@ -246,7 +246,7 @@ def padding_mask(attention_mask: Tensor) -> Tensor:
 
 
 def causal_mask(length: int, device: torch.device | None = None) -> Tensor:
-    """Boolean (1, 1, length, length): query i may attend to keys 0..i (Vaswani et al. 2017, section 3.2.3)."""
+    """Boolean (1, 1, length, length): query i may attend to keys 0..i (Vaswani et al. 2017, section 3.1)."""
     return torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]
 
 

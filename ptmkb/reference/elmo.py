@@ -22,9 +22,7 @@ class ELMoConfig:
     """
 
     vocab_size: int | None = None  # words that the softmax can predict
-    num_characters: int = (
-        262  # 256 bytes, 5 marks (word and sentence borders, padding in a word), 0 for no word
-    )
+    num_characters: int = 262  # 261 in the training script; the released weights have one more
     max_characters: int = 50  # of a word, its border marks included
     character_size: int = 16
     filters: tuple[tuple[int, int], ...] = (
@@ -297,8 +295,9 @@ class ELMo(nn.Module):
         states: list[Tensor] = []
         hidden = words  # (B, T, D)
         for index, layer in enumerate(layers):
-            result = layer(self.dropout(hidden))  # (B, T, D)
-            hidden = result if index == 0 else result + hidden
+            inputs = self.dropout(hidden)  # (B, T, D)
+            result = layer(inputs)  # (B, T, D)
+            hidden = result if index == 0 else result + inputs
             states.append(hidden)
         return states
 

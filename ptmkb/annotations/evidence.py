@@ -1,0 +1,133 @@
+"""How well a place fits an anchor: the one scoring function, its parts, and every threshold that decisions use.
+
+    score = (TEXT * text + CONTEXT * context + SYMBOL * symbol) / (the weights of the parts that are known)
+
+The score ranks places and is what a reader sees. It never makes a place `exact` or `moved`: those need the very same lines *and* a proof
+that they are not a twin's (see `identity`), because no sum of likenesses tells a line from its copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rapidfuzz import fuzz
+
+from ptmkb.annotations.text import SourceText, squash
+
+TEXT = 0.6
+"""The lines themselves. They outweigh all else: a note is about what its lines say."""
+
+CONTEXT = 0.25
+"""The lines around them. They outweigh the symbol: names are changed more often than surroundings."""
+
+SYMBOL = 0.15
+"""The name of the symbol that holds them."""
+
+MARGIN = 0.05
+"""Two places closer than this are equally good. Smaller differences come from one far context line, which an unrelated edit changes."""
+
+STRONG = 0.6
+"""Context that speaks for a place: most nearest lines on both sides, or one side whole and the nearest line of the other side drifted."""
+
+PROOF = 0.9
+"""Context that speaks for a place although one of the same lines has gone: nothing near the place has changed."""
+
+LOST_BELOW = 0.5
+"""No match scores less. At 0.5 the context and the symbol are there and a sixth of the lines, or two thirds of the lines alone."""
+
+STRANGE_BELOW = 0.65
+"""No match in another symbol scores less: siblings of a symbol that was removed reach 0.6, renamed symbols with edits 0.7."""
+
+MIN_TEXT = 0.4
+"""No match has less of its text left, however well its surroundings fit: surroundings without their lines mean that those went."""
+
+UNPROVEN = 0.5
+"""The score shown at most where the same lines were found and nothing proves that they are the anchor's."""
+
+COVERAGE = 0.9
+"""Lines that are all there with others inserted between count this much; characters that agree as a whole count 1."""
+
+RENAMED = 0.8
+"""The best that a similar name counts for against the same name: similar names are siblings as often as renamings."""
+
+_DRIFT = 0.5
+_WINDOW = 2
+
+
+def score(text: float, context: float | None, symbol: float) -> float:
+    """How well a place fits, from 0 to 1.
+
+    Args:
+        text: likeness of the lines, from 0 to 1.
+        context: likeness of the lines around them, or None where the anchor remembers none.
+        symbol: likeness of the symbol's name.
+
+    Returns:
+        The weighted mean of the parts that are known.
+    """
+    if context is None:
+        return (TEXT * text + SYMBOL * symbol) / (TEXT + SYMBOL)
+    return TEXT * text + CONTEXT * context + SYMBOL * symbol
+
+
+def text_likeness(quote: Sequence[str], lines: Sequence[str], coverage: float) -> float:
+    """Likeness of two groups of lines, from 0 to 1, whatever their layout.
+
+    Args:
+        quote: the anchor's lines.
+        lines: the lines found.
+        coverage: the part of the quote's lines that an alignment found again, by weight.
+
+    Returns:
+        1 where they differ in layout only.
+    """
+    return max(fuzz.ratio(squash(quote), squash(lines)) / 100, COVERAGE * coverage)
+
+
+def symbol_likeness(source: SourceText, symbol: str, first: int, last: int) -> float:
+    """1 where the lines stand in that symbol, less where the names are alike."""
+    if source.holds(symbol, first, last):
+        return 1.0
+    return RENAMED * fuzz.ratio(symbol, source.holder(first, last)) / 100
+
+
+def context_agreement(
+    source: SourceText, before: Sequence[str], after: Sequence[str], first: int, last: int
+) -> float | None:
+    """How well the lines around a place are the remembered ones.
+
+    The mean of both sides. On each side the i-th nearest line weighs 1/i, since far lines are the first to be touched by an edit
+    that has nothing to do with the place. A line found k lines from where it should be (something was inserted or removed between)
+    counts 1/(1 + k/2). Lines only match in order.
+
+    Args:
+        source: the text.
+        before: the remembered contents, nearest first.
+        after: the same, for the other side.
+        first: the place's first line.
+        last: its last line.
+
+    Returns:
+        From 0 to 1; None where nothing is remembered.
+    """
+    sides = []
+    if before:
+        sides.append(_side(before, source.before(first, len(before) + _WINDOW)))
+    if after:
+        sides.append(_side(after, source.after(last, len(after) + _WINDOW)))
+    return sum(sides) / len(sides) if sides else None
+
+
+def _side(remembered: Sequence[str], found: Sequence[str]) -> float:
+    if tuple(found[: len(remembered)]) == tuple(remembered):
+        return 1.0
+    # The heaviest common subsequence; both sequences are a few lines long.
+    best = [0.0] * (len(found) + 1)
+    for i, content in enumerate(remembered):
+        row = [0.0] * (len(found) + 1)
+        for j, other in enumerate(found):
+            row[j + 1] = max(best[j + 1], row[j])
+            if content == other:
+                row[j + 1] = max(row[j + 1], best[j] + 1 / (i + 1) / (1 + _DRIFT * abs(i - j)))
+        best = row
+    return best[-1] / sum(1 / (i + 1) for i in range(len(remembered)))

@@ -1,0 +1,150 @@
+"""Find an anchor's lines in another text, and say honestly how sure that is."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ptmkb.annotations.alignment import Match, candidates
+from ptmkb.annotations.anchors import Anchor, dedent, describe
+from ptmkb.annotations.evidence import (
+    LOST_BELOW,
+    MARGIN,
+    MIN_TEXT,
+    STRANGE_BELOW,
+    STRONG,
+    UNPROVEN,
+    context_agreement,
+    symbol_likeness,
+)
+from ptmkb.annotations.identity import Verdict, identify
+from ptmkb.annotations.text import SourceText, prepared
+
+
+class Status(StrEnum):
+    """How a search for an anchor ends."""
+
+    exact = "exact"
+    """The same lines in the same symbol."""
+    moved = "moved"
+    """The same lines elsewhere: the symbol was renamed, or the code moved."""
+    changed = "changed"
+    """The lines changed, or cannot be told from others like them: the best match, not a promise."""
+    lost = "lost"
+    """No place is good enough to be shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """Where an anchor's lines stand in a text.
+
+    Attributes:
+        status: exact, moved, changed or lost.
+        first_line: 1-based; None where lost.
+        last_line: 1-based, inclusive; None where lost.
+        score: how well the place fits, from 0 to 1 (`evidence.score`); at most 0.5 where nothing proves that it is the right one.
+        diff: unified diff from the quote to the lines now, both dedented; empty where they are the same.
+        reason: why it ended so, in one sentence without its full stop.
+    """
+
+    status: Status
+    first_line: int | None
+    last_line: int | None
+    score: float
+    diff: str
+    reason: str
+
+
+def resolve(anchor: Anchor, source_text: str) -> Resolution:
+    """Find an anchor's lines in a text.
+
+    `exact` and `moved` are promises: the very same lines (indentation aside), proved not to be others like them. Everything less is
+    `changed`, with its score and diff, or `lost`.
+
+    Args:
+        anchor: from `make_anchor`, or a note's.
+        source_text: any Python source, valid or not.
+
+    Returns:
+        The resolution; 1-based inclusive lines of `source_text`.
+    """
+    source = prepared(source_text)
+    places = source.same_lines(anchor.quote)
+    if not places:
+        return _changed(anchor, source, candidates(anchor, source), "the lines changed")
+    verdict = identify(anchor, source, places)
+    if verdict.place is None:
+        return _unproved(anchor, source, places, verdict)
+    place = _place(anchor, source, verdict.place)
+    if place.context is not None and (place.context < STRONG or place.symbol < 1):
+        # The same lines in other surroundings or another symbol. If an edited version stands where they were, these are a copy of it.
+        stayed = [match for match in candidates(anchor, source, places) if _stayed(match)]
+        if stayed:
+            return _changed(
+                anchor,
+                source,
+                stayed,
+                f"edited; a copy as it was stands at {describe(source, [place.first])}",
+            )
+    status = Status.exact if place.symbol == 1 else Status.moved
+    return Resolution(status, place.first, place.last, place.score, "", verdict.reason)
+
+
+def _stayed(match: Match) -> bool:
+    return (
+        match.symbol == 1 and match.context is not None and match.context >= STRONG and match.text >= STRONG
+    )
+
+
+def _place(anchor: Anchor, source: SourceText, first: int) -> Match:
+    """A place with the very same lines."""
+    last = first + len(anchor.quote) - 1
+    context = context_agreement(source, anchor.before, anchor.after, first, last)
+    return Match(first, last, 1.0, context, symbol_likeness(source, anchor.symbol, first, last))
+
+
+def _unproved(anchor: Anchor, source: SourceText, places: Sequence[int], verdict: Verdict) -> Resolution:
+    """The same lines were found, and nothing proves that any of them are the anchor's."""
+    edited = candidates(anchor, source, places)
+    if anchor.has_context and edited and edited[0].context is not None and edited[0].context >= STRONG:
+        # The surroundings hold an edited version, and none of the places that hold the same lines.
+        return _changed(anchor, source, edited, f"the lines changed; elsewhere, {verdict.reason}")
+    open_places = [_place(anchor, source, place) for place in places if place not in verdict.others]
+    ranked = sorted(open_places, key=lambda match: -match.score)
+    if ranked and (len(ranked) == 1 or ranked[0].score > ranked[1].score + MARGIN):
+        best = ranked[0]
+        return Resolution(
+            Status.changed,
+            best.first,
+            best.last,
+            min(UNPROVEN, best.score),
+            "",
+            f"not proved: {verdict.reason}",
+        )
+    if not ranked:
+        return _changed(anchor, source, edited, f"the lines changed; {verdict.reason}")
+    return Resolution(Status.lost, None, None, 0.0, "", verdict.reason)
+
+
+def _changed(anchor: Anchor, source: SourceText, matches: Sequence[Match], reason: str) -> Resolution:
+    """The best of the edited places, if it is good enough."""
+    good = [
+        match
+        for match in matches
+        if match.text >= MIN_TEXT and match.score >= (LOST_BELOW if match.symbol == 1 else STRANGE_BELOW)
+    ]
+    if not good:
+        return Resolution(
+            Status.lost, None, None, 0.0, "", "nothing in the text is enough like the quoted lines"
+        )
+    best = good[0]
+    rivals = [match for match in good[1:] if match.first > best.last or match.last < best.first]
+    value = best.score
+    if rivals and rivals[0].score > best.score - MARGIN:
+        value = min(UNPROVEN, value)
+        reason = f"{reason}; line {rivals[0].first} is as good a match"
+    now = dedent(source.lines[best.first - 1 : best.last])
+    diff = "\n".join(difflib.unified_diff(anchor.quote, now, "quoted", "now", lineterm=""))
+    return Resolution(Status.changed, best.first, best.last, value, diff, reason)

@@ -1,0 +1,129 @@
+"""Labels for a model's objectives, one maker a kind; `data/subjects.yaml` says which class wants which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ptmkb.probe import samples
+from ptmkb.probe.inputs import DECODER_TOKENS, REGIONS, ordinary_words
+
+IGNORED = -100  # the label that cross-entropy leaves out
+Inputs = Mapping[str, Any]
+
+
+def make(kind: str, model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> Any:
+    """Labels of one kind.
+
+    Args:
+        kind: A name that `data/subjects.yaml` uses.
+        model: The model that is to learn.
+        inputs: Its inputs without labels.
+        positions: How many positions each stream has.
+    """
+    return _MAKERS[kind](model, inputs, positions)
+
+
+def _words(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+    """The inputs themselves, of which a causal model predicts each from those before it."""
+    return torch.as_tensor(inputs["input_ids"]).clone()
+
+
+def _masked(length: int) -> Tensor:
+    """Every third position, from a different start in each sample: (2, length), bool."""
+    return (torch.arange(length)[None] + torch.arange(samples.BATCH)[:, None]) % 3 == 1
+
+
+def _other_words(model: nn.Module, count: int) -> Tensor:
+    words = ordinary_words(model)
+    return samples.tokens(count, words[::-1])
+
+
+def _masked_words(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+    count = inputs["input_ids"].shape[1]
+    return _other_words(model, count).masked_fill(~_masked(count), IGNORED)
+
+
+def _masked_words_and_regions(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+    words = _masked_words(model, inputs, positions)
+    return torch.cat([words, torch.full((samples.BATCH, REGIONS), IGNORED)], dim=1)
+
+
+def _decoder_words(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+    return _other_words(model, DECODER_TOKENS)
+
+
+def _replaced(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+    return _masked(inputs["input_ids"].shape[1]).long()
+
+
+def _transcript(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+    return _other_words(model, 4)
+
+
+def _pairs(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+    return torch.tensor([0, 1])
+
+
+def _classes(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+    return torch.arange(samples.BATCH) % max(1, int(getattr(model.config, "num_labels", 2) or 2))
+
+
+def _answers(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+    return torch.tensor([3, 7])
+
+
+def _objects(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> dict[str, tuple[Tensor, Tensor]]:
+    """LXMERT's three region objectives: the object's class, its attribute and its feature, each with the detector's confidence."""
+    confidence = _masked(REGIONS).float()
+    rows = torch.arange(REGIONS)[None] + torch.arange(samples.BATCH)[:, None]
+    return {
+        "obj": (rows % model.config.num_object_labels, confidence),
+        "attr": ((rows + 3) % model.config.num_attr_labels, confidence),
+        "feat": (samples.vectors(REGIONS, model.config.visual_feat_dim).flip(1), confidence),
+    }
+
+
+def _masked_patches(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+    return _masked(positions["image"])
+
+
+def _masked_frames(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+    return _masked(positions["audio"])
+
+
+def _distractors(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+    """For each masked frame, other masked frames of the same sample, numbered through the batch."""
+    frames, wanted = positions["audio"], model.config.num_negatives
+    indices = torch.zeros(samples.BATCH, frames, wanted, dtype=torch.long)
+    for sample, mask in enumerate(_masked(frames)):
+        places = mask.nonzero().flatten().tolist()
+        for order, place in enumerate(places):
+            others = places[order + 1 :] + places[:order]
+            indices[sample, place] = torch.tensor([sample * frames + others[k % len(others)] for k in range(wanted)])
+    return indices
+
+
+def _yes(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> bool:
+    return True
+
+
+_MAKERS: Mapping[str, Callable[[nn.Module, Inputs, Mapping[str, int]], Any]] = {
+    "words": _words,
+    "masked-words": _masked_words,
+    "masked-words-and-regions": _masked_words_and_regions,
+    "decoder-words": _decoder_words,
+    "replaced": _replaced,
+    "transcript": _transcript,
+    "pairs": _pairs,
+    "classes": _classes,
+    "answers": _answers,
+    "objects": _objects,
+    "masked-patches": _masked_patches,
+    "masked-frames": _masked_frames,
+    "distractors": _distractors,
+    "yes": _yes,
+}

@@ -1,0 +1,143 @@
+"""Which input positions each output position depends on: the pattern of information flow, as `flow` in the catalogue.
+
+Method. One input position is replaced by another valid value (three random draws), all else fixed, in float64, `eval` mode, the same seed
+before every run. An output position that moves by more than the threshold depends on it. The threshold stands on a measured noise floor:
+100 times what reruns of the same inputs, and the same batch in another order, differ by, but at least 1e-12 of the largest output. The matrix
+of dependencies (outputs × inputs) is then named by `ptmkb.probe.patterns`. The width of a window is read from the same matrix taken behind
+the first layer. Replacing all of the first sample must not change the second; where it does, the detail says `leaks`.
+
+Parts. None for the only input stream (other outputs that the subject reads from it go by their own name: `forward`, `backward`); with
+several streams each by its name and `source>target` across, where everything is `full` and nothing is `none`; a mode by its name (`mode-stream` where it is
+about several streams).
+
+Assumptions. Weights are random, so that no path is closed by chance; an influence is larger than the threshold. A dependency through
+which of several experts is chosen shows only where a draw changes the choice.
+
+What it cannot tell. How strong an influence is; a pattern whose period exceeds the sequence (a window as wide as the sample is causal);
+what layers after the first see each on its own: where the first sees all and a later one a window, the whole is `causal` or `bidirectional`. Positions
+of streams that no replacement reaches (class tokens) are not looked at.
+
+Source. Vaswani et al. 2017 (arXiv 1706.03762), section 3.2.3, masks the decoder's attention so that a position cannot see later ones, and lets the encoder's and the
+encoder-decoder attention see all; the measure checks the consequence, not the mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ptmkb.probe.measures import Reading
+from ptmkb.probe.patterns import conclude, rows
+
+if TYPE_CHECKING:
+    from ptmkb.probe.influence import Influence
+    from ptmkb.probe.subject import Subject
+
+SCALES: tuple[str, ...] = ("tiny",)
+
+KINDS: dict[str, tuple[str, ...]] = {  # kind: the numbers that a claim may add
+    "bidirectional": (),
+    "causal": (),
+    "anti-causal": (),
+    "sliding-window": ("window", "ahead"),
+    "local-global": ("window", "ahead", "chunk", "whole"),
+    "chunked": ("chunk", "causal"),
+    "prefix": ("prefix",),
+    "permuted": (),
+    "pointwise": (),
+    "full": (),
+    "none": (),
+    "other": (),
+}
+
+
+def parse(value: Any) -> dict[str, Any]:
+    """A claimed flow in normal form: `{"kind": …}` and the numbers that the claim gives.
+
+    Raises:
+        ValueError: It is not the name of a kind, nor a mapping with `kind` and that kind's numbers.
+    """
+    claim = {"kind": value} if isinstance(value, str) else dict(value) if isinstance(value, Mapping) else {}
+    kind = claim.get("kind")
+    if kind not in KINDS:
+        raise ValueError(f"a flow is one of {', '.join(KINDS)}, or a mapping with one of them as `kind`; not {value!r}")
+    for name, number in claim.items():
+        if name != "kind" and name not in KINDS[kind]:
+            allowed = ", ".join(f"`{key}`" for key in KINDS[kind]) or "nothing"
+            raise ValueError(f"`{name}` says nothing of the flow `{kind}`, which takes {allowed}")
+        if name in ("window", "ahead", "chunk", "prefix") and (type(number) is not int or number < 1):
+            raise ValueError(f"`{name}` is a number of positions, 1 or more; not {number!r}")
+        if name == "causal" and type(number) is not bool:
+            raise ValueError(f"`causal` is true or false; not {number!r}")
+    return claim
+
+
+def measure(subject: Subject) -> dict[str | None, Reading]:
+    """The flow of every pair of streams and of every mode.
+
+    Raises:
+        Unmeasurable: Outputs are not finite, or their shape depends on the values of the inputs.
+    """
+    from ptmkb.probe.influence import influences
+
+    doubled = subject.doubled()
+    readings: dict[str | None, Reading] = {}
+    for (source, target), found in influences(doubled).items():
+        readings[_part(subject, source, target)] = _reading(subject, found, source, target)
+    for mode in doubled.modes:
+        streams = mode.streams or tuple(doubled.streams)
+        for (source, target), found in influences(
+            doubled, {**doubled.inputs, **mode.inputs}, only=streams
+        ).items():
+            name = mode.name if len(streams) == 1 and source == target else f"{mode.name}-{source}"
+            part = name if source == target else f"{name}>{target}"
+            readings[part] = _reading(subject, found, source, target)
+    return readings
+
+
+def agrees(claimed: dict[str, Any], measured: dict[str, Any]) -> bool:
+    """Whether the measured flow is the claimed one, or a special case of it.
+
+    A claimed number must be the measured one. A window or chunk that looks only back is causal, one that looks only ahead anti-causal; one
+    that looks as far back as ahead is bidirectional, and so is a model whose windowed layers stand beside ones that see all.
+    """
+    if claimed["kind"] == measured["kind"]:
+        return all(measured.get(name) == number for name, number in claimed.items())
+    return claimed["kind"] == _direction(measured)
+
+
+def _direction(measured: dict[str, Any]) -> str | None:
+    """The plain kind that a windowed one is a special case of."""
+    kind = measured["kind"]
+    if kind == "local-global":
+        return str(measured["whole"])
+    if kind == "chunked":
+        return "causal" if measured["causal"] else None
+    if kind == "sliding-window":
+        ahead, window = measured.get("ahead", 0), measured["window"]
+        return {0: "causal", window - 1: "anti-causal"}.get(ahead, "bidirectional" if 2 * ahead + 1 == window else None)
+    return None
+
+
+def _part(subject: Subject, source: str, target: str) -> str | None:
+    if len(subject.streams) == 1:
+        return None if target == source else target
+    return source if target == source else f"{source}>{target}"
+
+
+def _reading(subject: Subject, found: Influence, source: str, target: str) -> Reading:
+    across = source != target and target in subject.streams
+    stack = subject.blocks.get(target, ())
+    pattern = conclude(found.matrix, found.first_layer, len(stack) or None, across=across)
+    detail: dict[str, Any] = {
+        "matrix": rows(found.matrix),
+        "threshold": found.threshold,
+        "noise": found.noise,
+        "leaks": found.leaks,
+        **pattern.detail,
+    }
+    if found.first_layer is not None:
+        detail["first_layer"] = rows(found.first_layer)
+    if found.batch_order:
+        detail["batch_order"] = True
+    return Reading(pattern.value, detail)

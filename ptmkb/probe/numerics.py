@@ -1,0 +1,138 @@
+"""Conditions under which a model is run: seeded, wholly in float64, without dropout. Each is a context that leaves no trace."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+_NARROW = (torch.float32, torch.float16, torch.bfloat16)
+_CASTS = (torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16)
+_DROPOUTS = (
+    nn.functional.dropout,
+    nn.functional.dropout1d,
+    nn.functional.dropout2d,
+    nn.functional.dropout3d,
+    nn.functional.alpha_dropout,
+    nn.functional.feature_alpha_dropout,
+    torch.dropout,
+)
+
+
+@contextmanager
+def seeded(seed: int = 0) -> Iterator[None]:
+    """Seed the generators of torch, NumPy and Python, and put them back afterwards."""
+    python, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy_state)
+
+
+class _InFloat64(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func in _CASTS:
+            func = torch.Tensor.double
+        wide = {name: torch.float64 if _narrow(value) else value for name, value in (kwargs or {}).items()}
+        return func(*(torch.float64 if _narrow(value) else value for value in args), **wide)
+
+
+def _narrow(value: Any) -> bool:
+    return isinstance(value, torch.dtype) and value in _NARROW
+
+
+@contextmanager
+def in_float64() -> Iterator[None]:
+    """Casts to narrower floats become casts to float64.
+
+    Many models compute a norm or a softmax in float32 whatever the type of their weights; an influence below its resolution
+    would be rounded to nothing there.
+    """
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with _InFloat64():
+            yield
+    finally:
+        torch.set_default_dtype(default)
+
+
+class _WithoutDropout(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = dict(kwargs or {})
+        if func in _DROPOUTS:
+            return args[0] if args else given["input"]
+        if func is nn.functional.scaled_dot_product_attention:
+            given["dropout_p"] = 0.0
+            if len(args) > 4:
+                args = (*args[:4], 0.0, *args[5:])
+        return func(*args, **given)
+
+
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Dropout of every kind does nothing, in training mode too; of layers as well (`layerdrop`)."""
+    holders = [*model.modules(), *{id(m.config): m.config for m in model.modules() if hasattr(m, "config")}.values()]
+    kept: list[tuple[Any, str, Any]] = []
+    for holder in holders:
+        for name, value in list(vars(holder).items()):
+            if name.endswith("layerdrop") and isinstance(value, float) and value:
+                kept.append((holder, name, value))
+                setattr(holder, name, 0.0)
+    try:
+        with _WithoutDropout():
+            yield
+    finally:
+        for holder, name, value in kept:
+            setattr(holder, name, value)
+
+
+def run_experts(model: nn.Module, implementation: str) -> None:
+    """Choose how the experts of a `transformers` mixture run.
+
+    Args:
+        model: Changed in place.
+        implementation: `eager` loops over the experts and knows every float type; `batched_mm` has no sizes that depend on
+            the routing, so that it runs on `meta`.
+    """
+    for module in model.modules():
+        if hasattr(getattr(module, "config", None), "_experts_implementation_internal"):
+            module.config._experts_implementation_internal = implementation  # type: ignore[union-attr]
+
+
+def tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """All tensors in what a forward pass returned or takes, with the names of their places (`decoder_hidden_states.0`)."""
+    if isinstance(value, torch.Tensor):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from tensors_in(item, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, (tuple, list)):
+        for index, item in enumerate(value):
+            yield from tensors_in(item, f"{name}.{index}" if name else str(index))
+    elif hasattr(value, "__dataclass_fields__"):
+        yield from tensors_in({key: getattr(value, key) for key in value.__dataclass_fields__}, name)
+
+
+def field_of(output: Any, name: str) -> Any:
+    """One field of what a forward pass returned, whatever it is (mapping, dataclass); None where there is none."""
+    if isinstance(output, Mapping):
+        return output.get(name)
+    return getattr(output, name, None)
+
+

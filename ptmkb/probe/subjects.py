@@ -1,0 +1,137 @@
+"""`subject_for(entry)`: a catalogue entry as something that can be measured; `subject_of_type` the same for any model type.
+
+Rules look at the forward pass's arguments and at what it returns; `data/subjects.yaml` says by class what rules cannot know. Nothing
+here knows a model by its name, and nothing here looks at claims.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from ptmkb.catalogue.schema import Model
+from ptmkb.probe import labels, modes, stacks, streams, tiny
+from ptmkb.probe.inputs import sample_inputs
+from ptmkb.probe.subject import Inputs, Loss, Mode, Subject
+
+_DATA = Path(__file__).parent / "data" / "subjects.yaml"
+_REFERENCE_LABELS = ("labels", "label", "targets")  # the last word of the name of an argument that is a label
+_TRAINING_ONLY = ("masked_regions",)  # hides inputs in training; left out of the plain inputs
+
+
+@cache
+def class_data(name: str) -> dict[str, Any]:
+    """What rules cannot know about a class: all patterns that its name matches, later ones over earlier ones."""
+    everything = yaml.safe_load(_DATA.read_text(encoding="utf-8"))
+    return {key: v for pattern, data in everything.items() if fnmatch.fnmatchcase(name, pattern) for key, v in data.items()}
+
+
+def subject_for(entry: Model, variant: str | None = None) -> Subject:
+    """What a catalogue entry's measures look at.
+
+    Args:
+        entry: The entry.
+        variant: One of its published sizes, at full size on the `meta` device; without it the tiny model.
+
+    Raises:
+        LookupError: The entry has no implementation or no such variant.
+        ValueError: The model wants an input that cannot be made.
+    """
+    if variant is not None:
+        return subject_of(tiny.variant(entry, variant), f"{entry.id} ({variant})", variant)
+    return subject_of(tiny.build_entry(entry), entry.id)
+
+
+def subject_of_type(model_type: str, architecture: str | None = None, seed: int = 0) -> Subject:
+    """The tiny model of a model type of `transformers` as a subject."""
+    return subject_of(tiny.build(model_type, architecture, seed), model_type)
+
+
+def subject_of(model: nn.Module, name: str, scale: str = "tiny") -> Subject:
+    """A live model as a subject: runs it once to see what comes out where.
+
+    Args:
+        model: A model of `transformers` or of `ptmkb.reference`, in `eval` mode.
+        name: For messages.
+        scale: `tiny`, or the variant's name.
+    """
+    data = class_data(type(model).__name__)
+    losses: tuple[Loss, ...] = ()
+    if hasattr(model, "dummy_inputs") and not hasattr(model, "config_class_name") and type(model).__module__.startswith("ptmkb."):
+        inputs, losses = _reference_inputs(model, data)
+    else:
+        inputs = sample_inputs(model, data.get("extra"), data.get("transposed", ()))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        returned = model(**inputs)
+    sources = streams.sources(model, inputs)
+    read = streams.reader(sources, inputs, returned, data.get("read", {}))
+    outputs = read(returned)
+    found, leading = {}, {}
+    for stream, rows in sources.items():
+        output = outputs.get(stream, next(iter(outputs.values())))
+        found[stream], leading[stream] = streams.stream(stream, rows, model, inputs, output)
+
+    def aligned(given: Any) -> Mapping[str, Tensor]:
+        return {key: value[:, leading.get(key, 0) :] for key, value in read(given).items()}
+
+    ways = modes.make(data["modes"], inputs, data.get("named", ())) if "modes" in data else ()
+    if not losses and scale == "tiny":
+        losses = _losses(model, inputs, {key: value.positions for key, value in found.items()}, ways, data)
+    lengths = {key: int(value.shape[1]) for key, value in outputs.items()}
+    joint = len(lengths) > 1 and len({id(_whole(value)) for value in outputs.values()}) == 1
+    return Subject(
+        name=name,
+        model=model,
+        inputs=inputs,
+        streams=found,
+        read=aligned,
+        modes=ways,
+        losses=losses,
+        blocks=stacks.blocks(model, lambda: model(**inputs), lengths, joint),
+        scale=scale,
+    )
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """The tensor that this is a view of, itself where it is none."""
+    return tensor._base if tensor._base is not None else tensor
+
+
+def _losses(
+    model: nn.Module, inputs: Inputs, positions: Mapping[str, int], ways: tuple[Mode, ...], data: Mapping[str, Any]
+) -> tuple[Loss, ...]:
+    wanted = data.get("losses", ())
+    made = {
+        argument: labels.make(kind, model, inputs, positions) for loss in wanted for argument, kind in loss["labels"].items()
+    }
+    batch = {name: value for name, value in inputs.items() if not (name.startswith("decoder_") and "labels" in made)}
+    return tuple(
+        Loss(
+            part=loss.get("part"),
+            inputs={**batch, **made, **next((way.inputs for way in ways if way.name == loss.get("mode")), {})},
+            labels=tuple(loss["labels"]),
+        )
+        for loss in wanted
+    )
+
+
+def _reference_inputs(model: Any, data: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Loss, ...]]:
+    batch: dict[str, Any] = model.dummy_inputs(torch.Generator().manual_seed(0))
+    device = next(model.parameters()).device
+    batch = {name: value.to(device) for name, value in batch.items()}
+    given = [name for name in batch if name.rsplit("_", 1)[-1] in _REFERENCE_LABELS]
+    inputs = {name: value for name, value in batch.items() if name not in given and name not in _TRAINING_ONLY}
+    if not given:
+        return inputs, ()
+    parts: Mapping[str, list[str]] = data.get("parts", {})
+    if not parts:
+        return inputs, (Loss(None, batch, tuple(given)),)
+    return inputs, tuple(Loss(part, batch, tuple(names)) for part, names in parts.items())
