@@ -73,8 +73,9 @@ def candidates(anchor: Anchor, source: SourceText, taken: Collection[int] = ()) 
     inside = list(_inside(anchor.symbol, source))
     for numbers in inside:
         _add(found, anchor, source, numbers, barred)
-    # Where the symbol is still there, its lines are looked for in it; the whole text only where that gave nothing.
-    if not found:
+    # Where the symbol is still there, its lines are looked for in it; the whole text only where that gave nothing, or where the text
+    # does not parse and the symbol's end is a guess.
+    if not found or source.module.error:
         _add(found, anchor, source, source.code_lines, barred)
     return sorted(found.values(), key=lambda match: (-match.score, match.first))
 
@@ -189,8 +190,14 @@ def _align(
         first = max(above + 1, first - (quoted[0][0] - begin))
     if below is not None:
         last = min(below - 1, last + (end - 1 - quoted[-1][0]))
+    first_line, last_line = numbers[first], numbers[last]
+    # Blank lines at the region's edges are not aligned; they end at the neighbour that was found.
+    if above is not None and not anchor.quote[0].strip():
+        first_line = numbers[above] + 1
+    if below is not None and not anchor.quote[-1].strip():
+        last_line = numbers[below] - 1
     likeness = sum(weights[i] * (fuzz.ratio(rows[i], contents[j]) / 100) for i, j in quoted)
-    return numbers[first], numbers[last], likeness / sum(weights[begin:end])
+    return first_line, last_line, likeness / sum(weights[begin:end])
 
 
 def _between(

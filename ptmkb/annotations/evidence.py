@@ -29,6 +29,9 @@ MARGIN = 0.05
 STRONG = 0.6
 """Context that speaks for a place: most nearest lines on both sides, or one side whole and the nearest line of the other side drifted."""
 
+WEAK = 0.5
+"""Context below this speaks for no place. One whole side is just 0.5, and a side can be lost to an insertion at the very edge."""
+
 PROOF = 0.9
 """Context that speaks for a place although one of the same lines has gone: nothing near the place has changed."""
 
@@ -44,8 +47,14 @@ MIN_TEXT = 0.4
 UNPROVEN = 0.5
 """The score shown at most where the same lines were found and nothing proves that they are the anchor's."""
 
+CONTRARY = 0.25
+"""Edited lines are the anchor's, and not the same lines elsewhere, where their context is better by this: by one nearest line on a side."""
+
 COVERAGE = 0.9
-"""Lines that are all there with others inserted between count this much; characters that agree as a whole count 1."""
+"""Lines that are all there, one by one, count this much; characters that agree as a whole count 1."""
+
+FOREIGN = 0.5
+"""What lines cost that were inserted between, at most: lines strewn over a whole function are not the quoted ones any more."""
 
 RENAMED = 0.8
 """The best that a similar name counts for against the same name: similar names are siblings as often as renamings."""
@@ -81,7 +90,8 @@ def text_likeness(quote: Sequence[str], lines: Sequence[str], coverage: float) -
     Returns:
         1 where they differ in layout only.
     """
-    return max(fuzz.ratio(squash(quote), squash(lines)) / 100, COVERAGE * coverage)
+    foreign = max(0.0, 1 - len(quote) / max(1, len(lines)))
+    return max(fuzz.ratio(squash(quote), squash(lines)) / 100, COVERAGE * coverage * (1 - FOREIGN * foreign))
 
 
 def symbol_likeness(source: SourceText, symbol: str, first: int, last: int) -> float:

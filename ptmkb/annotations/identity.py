@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ptmkb.annotations.anchors import Anchor, describe
-from ptmkb.annotations.evidence import MARGIN, PROOF, STRONG, context_agreement
+from ptmkb.annotations.evidence import MARGIN, PROOF, STRONG, WEAK, context_agreement
 from ptmkb.annotations.text import SourceText
 from ptmkb.source import MODULE
 
@@ -47,7 +47,8 @@ def identify(anchor: Anchor, source: SourceText, places: Sequence[int]) -> Verdi
     if anchor.twins is None:
         return _by_hand(anchor, source, places, within)
     if within:
-        return _within(anchor, source, within, _astray(anchor, source, places))
+        outside = [place for place in places if place not in within]
+        return _within(anchor, source, within, *_strangers(anchor, source, outside))
     return _elsewhere(anchor, source, places)
 
 
@@ -62,7 +63,7 @@ def _by_hand(anchor: Anchor, source: SourceText, places: Sequence[int], within: 
     if anchor.occurrence is None:
         if len(within) == 1:
             return Verdict(within[0], f"they stand once in {anchor.symbol}")
-        chosen = _by_context(anchor, source, within, rivals=(), proof=STRONG)
+        chosen = _by_context(anchor, source, within, rivals=(), proof=STRONG, has_copies=True)
         if chosen is not None:
             return Verdict(chosen, "only there the lines around them agree")
         return Verdict(
@@ -82,25 +83,44 @@ def _by_hand(anchor: Anchor, source: SourceText, places: Sequence[int], within: 
     return Verdict(place, f"occurrence {anchor.occurrence} in {anchor.symbol}")
 
 
-def _astray(anchor: Anchor, source: SourceText, places: Sequence[int]) -> list[float]:
-    """Contexts at home of the twins in other symbols that are not all there now: they may be anywhere, in the anchor's symbol too."""
-    now = Counter(source.holder(place, place + len(anchor.quote) - 1) for place in places)
+def _strangers(anchor: Anchor, source: SourceText, outside: Sequence[int]) -> tuple[list[float], list[int]]:
+    """What is not as it was at home outside the anchor's symbol.
+
+    Returns:
+        The contexts at home of twins in symbols that hold fewer of the same lines now: those twins may be anywhere. And the places in
+        symbols that hold more now: among them are copies.
+    """
+    holders = {place: source.holder(place, place + len(anchor.quote) - 1) for place in outside}
+    now = Counter(holders.values())
     twins = [twin for twin in anchor.twins or () if twin.symbol != anchor.symbol]
     at_home = Counter(twin.symbol for twin in twins)
-    return [twin.context for twin in twins if now[twin.symbol] < at_home[twin.symbol]]
+    astray = [twin.context for twin in twins if now[twin.symbol] < at_home[twin.symbol]]
+    return astray, [place for place, holder in holders.items() if now[holder] > at_home[holder]]
 
 
-def _within(anchor: Anchor, source: SourceText, within: Sequence[int], astray: Sequence[float]) -> Verdict:
-    """The same lines stand in the anchor's own symbol; `astray` are the contexts of twins that may have come there."""
+def _within(
+    anchor: Anchor,
+    source: SourceText,
+    within: Sequence[int],
+    astray: Sequence[float] = (),
+    copies: Sequence[int] = (),
+) -> Verdict:
+    """The same lines stand in the anchor's own symbol; for `astray` and `copies` see `_strangers`."""
     at_home = [twin.context for twin in anchor.twins or () if twin.symbol == anchor.symbol]
     count_at_home = len(at_home) + 1
     if count_at_home == len(within) == 1:
-        return Verdict(within[0], f"they stand once in {anchor.symbol}")
+        # With a new copy elsewhere, the one here may be the copy: then its surroundings must speak for it.
+        if not copies or (_contexts(anchor, source, within) or [1.0])[0] >= STRONG:
+            return Verdict(within[0], f"they stand once in {anchor.symbol}")
+        return Verdict(
+            None, f"a copy has come, here in {anchor.symbol} or at {describe(source, list(copies))}"
+        )
     if len(within) == count_at_home and (place := _by_order(anchor, source, within, at_home)) is not None:
         return Verdict(place, f"the same {len(within)} places in {anchor.symbol} as at home, in their order")
     # With one gone, what is left may all be twins: then only an untouched context is proof.
     proof = STRONG if len(within) >= count_at_home else PROOF
-    place = _by_context(anchor, source, within, [*at_home, *astray], proof)
+    has_copies = len(within) > count_at_home
+    place = _by_context(anchor, source, within, [*at_home, *astray], proof, has_copies=has_copies)
     if place is not None:
         return Verdict(place, "only there the lines around them agree")
     return Verdict(
@@ -121,7 +141,7 @@ def _elsewhere(anchor: Anchor, source: SourceText, places: Sequence[int]) -> Ver
     if len(renamings) == 1:
         renamed = renamings.pop()
         inside = [place for place in places if source.holder(place, place + length - 1) == renamed]
-        verdict = _within(anchor, source, inside, ())
+        verdict = _within(anchor, source, inside)
         return Verdict(verdict.place, f"{anchor.symbol} is {renamed} now; {verdict.reason}", verdict.others)
     if all(now[symbol] == count for symbol, count in at_home.items()):
         # Every twin is where it was, so what is new is what moved.
@@ -133,7 +153,11 @@ def _elsewhere(anchor: Anchor, source: SourceText, places: Sequence[int]) -> Ver
             return Verdict(new[0], f"they moved from {anchor.symbol}", others)
         # Where the symbol is still there without them, a copy that kept their surroundings is no likelier than one that left.
         gone = not source.module.named(anchor.symbol)
-        place = _by_context(anchor, source, new, [], STRONG) if gone else None
+        place = (
+            _by_context(anchor, source, new, [], STRONG, has_copies=len(new) > count_in_symbol)
+            if gone
+            else None
+        )
         if place is not None:
             return Verdict(place, "only there the lines around them agree", others)
         return Verdict(
@@ -199,17 +223,27 @@ def _contexts(anchor: Anchor, source: SourceText, places: Sequence[int]) -> list
 
 
 def _by_context(
-    anchor: Anchor, source: SourceText, places: Sequence[int], rivals: Sequence[float], proof: float
+    anchor: Anchor,
+    source: SourceText,
+    places: Sequence[int],
+    rivals: Sequence[float],
+    proof: float,
+    *,
+    has_copies: bool = False,
 ) -> int | None:
     """The place whose surroundings are the anchor's, better than any other's, and better than any twin's were at home.
 
-    The last matters most: a twin that fitted to 0.8 at home still fits to 0.8 when the anchor's lines have gone.
+    The last matters most: a twin that fitted to 0.8 at home still fits to 0.8 when the anchor's lines have gone. Where there are more
+    places than at home, no other may fit even half: a copy taken with its surroundings fits better than lines edited near.
     """
     contexts = _contexts(anchor, source, places)
     if not contexts:
         return None
     best = max(range(len(places)), key=contexts.__getitem__)
-    bar = max([*rivals, *(context for index, context in enumerate(contexts) if index != best)], default=0.0)
+    others = [context for index, context in enumerate(contexts) if index != best]
+    if has_copies and any(context >= WEAK for context in others):
+        return None
+    bar = max([*rivals, *others], default=0.0)
     return places[best] if contexts[best] >= proof and contexts[best] > bar + MARGIN else None
 
 

@@ -10,6 +10,7 @@ from enum import StrEnum
 from ptmkb.annotations.alignment import Match, candidates
 from ptmkb.annotations.anchors import Anchor, dedent, describe
 from ptmkb.annotations.evidence import (
+    CONTRARY,
     LOST_BELOW,
     MARGIN,
     MIN_TEXT,
@@ -80,22 +81,22 @@ def resolve(anchor: Anchor, source_text: str) -> Resolution:
     place = _place(anchor, source, verdict.place)
     if place.context is not None and (place.context < STRONG or place.symbol < 1):
         # The same lines in other surroundings or another symbol. If an edited version stands where they were, these are a copy of it.
-        stayed = [match for match in candidates(anchor, source, places) if _stayed(match)]
+        edited = [
+            match
+            for match in candidates(anchor, source, places)
+            if match.symbol == 1 and match.text >= STRONG
+        ]
+        bar = max(STRONG, place.context + CONTRARY)
+        stayed = [match for match in edited if match.context is not None and match.context >= bar]
+        there = describe(source, [place.first])
         if stayed:
-            return _changed(
-                anchor,
-                source,
-                stayed,
-                f"edited; a copy as it was stands at {describe(source, [place.first])}",
-            )
+            return _changed(anchor, source, stayed, f"edited; a copy as it was stands at {there}")
+        if edited and place.context >= STRONG and place.symbol < 1:
+            # The surroundings are there too, so the whole may be a copy: the symbol still has lines much like these.
+            reason = f"not proved: {anchor.symbol} still has lines like these, and {there} may be a copy"
+            return Resolution(Status.changed, place.first, place.last, min(UNPROVEN, place.score), "", reason)
     status = Status.exact if place.symbol == 1 else Status.moved
     return Resolution(status, place.first, place.last, place.score, "", verdict.reason)
-
-
-def _stayed(match: Match) -> bool:
-    return (
-        match.symbol == 1 and match.context is not None and match.context >= STRONG and match.text >= STRONG
-    )
 
 
 def _place(anchor: Anchor, source: SourceText, first: int) -> Match:

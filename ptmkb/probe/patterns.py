@@ -23,7 +23,7 @@ class Pattern:
         value: `kind` and its numbers. `sliding-window` has `window`, the number of positions seen, and `ahead` where some of these lie
             ahead; `prefix` has `prefix`, the number of positions that all may see; `chunked` has `chunk` and `causal`.
         detail: What else can be said: `order` for `permuted` (positions in the order in which they become visible), `sees_itself: False` where a
-            position does not move its own output.
+            position does not move its own output, `first_sees_all` where then the first of the order, with nothing to see, sees all.
     """
 
     value: dict[str, Any]
@@ -60,7 +60,7 @@ def classify(matrix: Matrix, *, across: bool = False) -> Pattern:
     if all(flat):
         return Pattern({"kind": "full" if across else "bidirectional"})
     if outputs == inputs:
-        for find in (_band, _strictly_ordered, _prefix, _chunked, _permuted):
+        for find in (_band, _prefix, _chunked, _permuted):
             if pattern := find(matrix):
                 return pattern
     return Pattern({"kind": "other"})
@@ -121,14 +121,6 @@ def _band(matrix: Matrix) -> Pattern | None:
     return Pattern(value | ({"ahead": ahead} if ahead else {}))
 
 
-def _strictly_ordered(matrix: Matrix) -> Pattern | None:
-    if _equal(matrix, lambda i, j: j < i):
-        return Pattern({"kind": "causal"}, {"sees_itself": False})
-    if _equal(matrix, lambda i, j: j > i):
-        return Pattern({"kind": "anti-causal"}, {"sees_itself": False})
-    return None
-
-
 def _prefix(matrix: Matrix) -> Pattern | None:
     prefix = sum(bool(entry) for entry in matrix[0])
     if prefix < 2 or not _equal(matrix, lambda i, j: j < prefix or j <= i):
@@ -150,12 +142,26 @@ def _chunked(matrix: Matrix) -> Pattern | None:
 def _permuted(matrix: Matrix) -> Pattern | None:
     size = len(matrix)
     rank = [sum(bool(entry) for entry in row) for row in matrix]
-    order = sorted(range(size), key=lambda position: rank[position])
     if sorted(rank) == list(range(1, size + 1)) and _equal(matrix, lambda i, j: rank[j] <= rank[i]):
-        return Pattern({"kind": "permuted"}, {"order": order})
-    if sorted(rank) == list(range(size)) and _equal(matrix, lambda i, j: rank[j] < rank[i]):
-        return Pattern({"kind": "permuted"}, {"order": order, "sees_itself": False})
-    return None
+        return Pattern({"kind": "permuted"}, {"order": _sorted_by(rank)})
+    detail: dict[str, Any] = {"sees_itself": False}
+    if sorted(rank) == list(range(1, size + 1)):
+        # The first position of the order has nothing to see. A softmax over keys that are all masked by the same large
+        # number weighs all of them evenly: the row is full.
+        first = rank.index(size)
+        rank[first] = 0
+        detail["first_sees_all"] = True
+    else:
+        first = -1
+    if sorted(rank) != list(range(size)) or not _equal(matrix, lambda i, j: i == first or rank[j] < rank[i]):
+        return None
+    order = _sorted_by(rank)
+    plain = {tuple(range(size)): "causal", tuple(reversed(range(size))): "anti-causal"}.get(tuple(order))
+    return Pattern({"kind": plain}, detail) if plain else Pattern({"kind": "permuted"}, {"order": order, **detail})
+
+
+def _sorted_by(rank: list[int]) -> list[int]:
+    return sorted(range(len(rank)), key=lambda position: rank[position])
 
 
 def _seen(matrix: Matrix) -> Iterator[tuple[int, int]]:

@@ -26,7 +26,7 @@ JOINT = "joint"
 
 
 def blocks(
-    model: nn.Module, run: Callable[[], Any], lengths: Mapping[str, int], joint: bool
+    model: nn.Module, run: Callable[[], Any], lengths: Mapping[str, int], joint: int | None
 ) -> dict[str, tuple[nn.Module, ...]]:
     """The repeated layers of each stack.
 
@@ -34,13 +34,13 @@ def blocks(
         model: The model.
         run: Runs it once.
         lengths: How many positions each stream has inside the model, added tokens included.
-        joint: Whether all streams run in one sequence.
+        joint: How many positions the one sequence has, where all streams run in one.
 
     Returns:
         By stream name (by `JOINT` where they are joint), in the order of running.
     """
     ran: list[tuple[str, nn.Module, frozenset[int]]] = []
-    sizes = {*lengths.values(), sum(lengths.values())}
+    sizes = set(lengths.values()) if joint is None else {joint}
     handles = []
     for path, block in _members(model):
 
@@ -60,8 +60,8 @@ def blocks(
             handle.remove()
     paths = {path for path, _, _ in ran}
     ran = [row for row in ran if not any(row[0].startswith(f"{path}.") for path in paths)]
-    if joint:
-        whole = tuple(module for _, module, kept in ran if sum(lengths.values()) in kept)
+    if joint is not None:
+        whole = tuple(module for _, module, _ in ran)
         return {JOINT: whole} if whole else {}
     stacks: dict[str, list[nn.Module]] = {stream: [] for stream in lengths}
     for path, module, kept in ran:
@@ -83,7 +83,8 @@ def _members(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for path, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, nn.ModuleList):
             for index, member in enumerate(module):
-                yield f"{path.lower()}.{index}", member
+                if next(member.children(), None) is not None:  # a lone layer (a norm, a projection) is no block
+                    yield f"{path.lower()}.{index}", member
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

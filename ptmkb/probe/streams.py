@@ -71,7 +71,7 @@ def sources(model: nn.Module, inputs: Inputs) -> dict[str, tuple[Source, ...]]:
 def reader(
     stream_sources: Mapping[str, Sequence[Source]], inputs: Inputs, returned: Any, places: Mapping[str, str]
 ) -> Callable[[Any], dict[str, Tensor]]:
-    """How to read every stream's output from what a forward pass returns.
+    """How to read every stream's output from what a forward pass returns; tokens that the model added are still there.
 
     Args:
         stream_sources: What feeds which stream.
@@ -97,8 +97,8 @@ def reader(
     missing = [stream for stream, place in found.items() if place is None]
     if missing:
         raise LookupError(f"no output for {' and '.join(missing) or 'any stream'} in {type(returned).__name__}")
-    kept = {stream: (str(place), counts[stream]) for stream, place in found.items()}
-    return lambda outputs: {stream: _own(_at(outputs, place), count) for stream, (place, count) in kept.items()}
+    kept = {stream: str(place) for stream, place in found.items()}
+    return lambda outputs: {stream: _at(outputs, place) for stream, place in kept.items()}
 
 
 def _candidates(stream: str, streams: int) -> tuple[str, ...]:
@@ -127,6 +127,9 @@ def _at(returned: Any, place: str) -> Tensor:
     for step in place.split("."):
         if step.lstrip("-").isdigit():
             value = value[int(step)]
+        elif ":" in step:  # positions
+            first, _, last = step.partition(":")
+            value = value[:, int(first) : int(last)]
         elif step in ("first_half", "second_half"):
             value = value.chunk(2, dim=-1)[step == "second_half"]
         else:
@@ -139,11 +142,6 @@ def _at(returned: Any, place: str) -> Tensor:
 def _count(source: Source, value: Tensor) -> int | None:
     """How many positions an argument has by itself; None where the model decides (patches, frames)."""
     return None if source.kind in ("patch", "wave", "frame") else int(value.shape[1])
-
-
-def _own(output: Tensor, count: int | None) -> Tensor:
-    """The stream's own positions: the last `count`, what a model adds comes first."""
-    return output if count is None or output.shape[1] <= count else output[:, output.shape[1] - count :]
 
 
 def _split(output: Tensor, counts: Mapping[str, int | None]) -> dict[str, Tensor]:
@@ -173,7 +171,7 @@ def stream(name: str, rows: Sequence[Source], model: nn.Module, inputs: Inputs, 
         output: The stream's output, (batch, positions, features).
 
     Returns:
-        The stream, and how many leading positions of the output belong to tokens that the model added.
+        The stream; how many leading positions of the output belong to tokens that the model added.
     """
     positions = int(output.shape[1])
     grid = _grid(model, inputs[rows[0].argument]) if rows[0].kind == "patch" else None

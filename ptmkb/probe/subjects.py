@@ -7,7 +7,7 @@ here knows a model by its name, and nothing here looks at claims.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ptmkb.catalogue.schema import Model
 from ptmkb.probe import labels, modes, stacks, streams, tiny
 from ptmkb.probe.inputs import sample_inputs
+from ptmkb.probe.measures import Unmeasurable
 from ptmkb.probe.subject import Inputs, Loss, Mode, Subject
 
 _DATA = Path(__file__).parent / "data" / "subjects.yaml"
@@ -68,9 +69,14 @@ def subject_of(model: nn.Module, name: str, scale: str = "tiny") -> Subject:
         inputs, losses = _reference_inputs(model, data)
     else:
         inputs = sample_inputs(model, data.get("extra"), data.get("transposed", ()))
-    torch.manual_seed(0)
-    with torch.no_grad():
-        returned = model(**inputs)
+    try:
+        torch.manual_seed(0)
+        with torch.no_grad():
+            returned = model(**inputs)
+    except (RuntimeError, NotImplementedError) as error:
+        if scale == "tiny":
+            raise
+        return Subject(name, model, inputs, {}, _cannot_run(error), scale=scale)
     sources = streams.sources(model, inputs)
     read = streams.reader(sources, inputs, returned, data.get("read", {}))
     outputs = read(returned)
@@ -86,7 +92,8 @@ def subject_of(model: nn.Module, name: str, scale: str = "tiny") -> Subject:
     if not losses and scale == "tiny":
         losses = _losses(model, inputs, {key: value.positions for key, value in found.items()}, ways, data)
     lengths = {key: int(value.shape[1]) for key, value in outputs.items()}
-    joint = len(lengths) > 1 and len({id(_whole(value)) for value in outputs.values()}) == 1
+    wholes = {id(_whole(value)): int(_whole(value).shape[1]) for value in outputs.values()}
+    joint = next(iter(wholes.values())) if len(found) > 1 and len(wholes) == 1 else None
     return Subject(
         name=name,
         model=model,
@@ -98,6 +105,16 @@ def subject_of(model: nn.Module, name: str, scale: str = "tiny") -> Subject:
         blocks=stacks.blocks(model, lambda: model(**inputs), lengths, joint),
         scale=scale,
     )
+
+
+def _cannot_run(error: Exception) -> Callable[[Any], Mapping[str, Tensor]]:
+    """For a full-size model whose forward pass wants numbers, which `meta` has not: it can still be counted."""
+    reason = f"cannot run without numbers (on meta): {str(error).splitlines()[0][:200]}"
+
+    def read(returned: Any) -> Mapping[str, Tensor]:
+        raise Unmeasurable(reason)
+
+    return read
 
 
 def _whole(tensor: Tensor) -> Tensor:

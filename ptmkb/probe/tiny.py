@@ -21,6 +21,7 @@ from transformers.models.auto import modeling_auto
 
 from ptmkb.catalogue.documents import read_document
 from ptmkb.catalogue.schema import Model, ReferenceImplementation, TransformersImplementation
+from ptmkb.probe.meta import runnable
 from ptmkb.probe.shrinking import shrunk
 from ptmkb.reference import load
 
@@ -31,8 +32,8 @@ _DATA = Path(__file__).parent / "data" / "tiny.yaml"
 # one, because models that have both are encoders whose causal head is an extra.
 _HEADS = (
     "PRETRAINING", "SEQ_TO_SEQ_CAUSAL_LM", "SPEECH_SEQ_2_SEQ", "IMAGE_TEXT_TO_TEXT", "MULTIMODAL_LM", "MASKED_LM", "CAUSAL_LM",
-    "TEXT_TO_WAVEFORM", "TEXT_TO_SPECTROGRAM", "CTC", "RNNT", "TDT", "TIME_SERIES_PREDICTION", "IMAGE_CLASSIFICATION",
-    "MASKED_IMAGE_MODELING",
+    "TEXT_TO_WAVEFORM", "TEXT_TO_SPECTROGRAM", "CTC", "RNNT", "TDT", "TIME_SERIES_PREDICTION", "ZERO_SHOT_IMAGE_CLASSIFICATION",
+    "IMAGE_CLASSIFICATION", "MASKED_IMAGE_MODELING",
 )  # fmt: skip
 
 
@@ -81,7 +82,10 @@ def tiny_config(model_type: str, overrides: Mapping[str, Any] | None = None) -> 
         raise UnknownModelType(f"transformers {transformers.__version__} has no model type `{model_type}`")
     data = tiny_data().get(model_type, {})
     full = CONFIG_MAPPING[model_type](**data.get("start", {}))
-    return shrunk(full, {**data.get("config", {}), **(overrides or {})})
+    config = shrunk(full, {**data.get("config", {}), **(overrides or {})})
+    if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = getattr(config, "pad_token_id", None) or 0  # a decoder must begin with something
+    return _plain_experts(config)
 
 
 def model_class(name: str) -> type[nn.Module]:
@@ -144,7 +148,7 @@ def variant(entry: Model, name: str) -> nn.Module:
     implementation = entry.implementation
     settings = plain(found.config)
     if isinstance(implementation, TransformersImplementation):
-        config: Any = CONFIG_MAPPING[implementation.model_type](**settings)
+        config: Any = _plain_experts(CONFIG_MAPPING[implementation.model_type](**settings))
         cls: Any = model_class(found.architecture or base_architecture(implementation.model_type))
     elif isinstance(implementation, ReferenceImplementation):
         cls = load(implementation.module, found.architecture or implementation.class_name)
@@ -152,7 +156,7 @@ def variant(entry: Model, name: str) -> nn.Module:
     else:
         raise LookupError(f"`{entry.id}` has no implementation")
     with torch.device("meta"):
-        return cls(config).eval()  # type: ignore[no-any-return]
+        return runnable(cls(config).eval())
 
 
 def plain(value: Any) -> Any:
@@ -173,6 +177,12 @@ def _built(cls: Any, config: Any, seed: int) -> nn.Module:
         model: nn.Module = cls(copy.deepcopy(config)).float().eval()
         _stir(model)
     return model
+
+
+def _plain_experts(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Experts that run one after another: the grouped kernels know neither float64 nor every size."""
+    config._experts_implementation = "eager"
+    return config
 
 
 def _stir(model: nn.Module) -> None:

@@ -1,15 +1,16 @@
 """Unicoder-VL: one encoder over words and image regions, trained on three cross-modal tasks.
 
-Li et al. 2019, "Unicoder-VL: A Universal Encoder for Vision and Language by Cross-modal Pre-training" (arXiv 1908.06066,
-AAAI 2020), section "Approach". Words and regions are embedded apart, each with a layer norm of its own, and then form one
-sequence for a BERT-base encoder, so that both meet from the first layer on.
+Li et al. 2019, "Unicoder-VL: A Universal Encoder for Vision and Language by Cross-modal Pre-training" (arXiv
+1908.06066, AAAI 2020), section "Approach". Words and regions are embedded apart, each with a layer norm of
+its own, and then form one sequence for a BERT-base encoder, so that both meet from the first layer on.
 
-What the paper leaves open is settled here as follows. The [IMG] token that it assigns to every region has no term in its
-region embedding; as one vector for all regions it would add nothing that the bias of the projection does not already give.
-The words' scores come from BERT's output head. The number K of object classes is 1601, as in ViLBERT's and VL-BERT's code.
+What the paper leaves open is settled here as follows. The [IMG] token that it assigns to every region has no
+term in its region embedding; as one vector for all regions it would add nothing that the bias of the
+projection does not already give. The words' scores come from BERT's output head. The number K of object
+classes is 1601, as in ViLBERT's and VL-BERT's code.
 
-Shapes: B samples, T tokens, R regions, S = T + R elements (words first), D the width, F the width of a region's feature,
-C object classes, V words.
+Shapes: B samples, T tokens, R regions, S = T + R elements (words first), D the width, F the width of a
+region's feature, C object classes, V words.
 """
 
 from dataclasses import dataclass
@@ -27,9 +28,10 @@ DUMMY_TOKENS, DUMMY_REGIONS = 12, 6
 
 @dataclass(frozen=True)
 class UnicoderVLConfig:
-    """Sizes of Unicoder-VL; the defaults are the published model ("Pre-training Unicoder-VL"), begun from BERT-base.
+    """Sizes of Unicoder-VL; the defaults are the published model ("Pre-training Unicoder-VL").
 
-    `max_positions` is BERT-base's, whose position embeddings the model starts from; the paper uses sequences of at most 144.
+    `max_positions` is BERT-base's, which the model starts from; the paper uses sequences
+    of at most 144.
     """
 
     vocab_size: int = 30522
@@ -85,7 +87,7 @@ class UnicoderVLOutput:
 
 
 class LinguisticEmbedding(nn.Module):
-    """Word plus position embedding, then a layer norm ("Linguistic Embedding"); there is no segment embedding."""
+    """Word plus position embedding, then a layer norm ("Linguistic Embedding"); no segment embedding."""
 
     def __init__(self, config: UnicoderVLConfig) -> None:
         super().__init__()
@@ -171,8 +173,8 @@ class UnicoderVL(nn.Module):
             region_mask: (B, R), 1 = attend.
             masked_regions: (B, R), 1 = this region's feature is hidden, that is, replaced by zeros.
             labels: (B, T), the words to predict, -100 elsewhere.
-            region_labels: (B, R), the detector's likeliest class at regions to predict, -100 elsewhere. A region may be
-                predicted without being hidden, as a tenth of them are in training.
+            region_labels: (B, R), the detector's likeliest class at regions to predict, -100 elsewhere. A
+                region may be predicted without being hidden, as a tenth of them are in training.
             matching_labels: (B,), 1 = the text describes the image, 0 = it does not; all 1 if left out.
         """
         batch_size, num_tokens = input_ids.shape
@@ -198,7 +200,7 @@ class UnicoderVL(nn.Module):
             matching_loss = F.binary_cross_entropy_with_logits(
                 matching_logits, matching_labels.to(matching_logits.dtype)
             )
-            # (MLM + MOC) · I[y = 1]: in a pair that does not match, neither side tells anything of the other.
+            # (MLM + MOC) · I[y = 1]: in a pair that does not match, neither side tells of the other.
             mismatched = (matching_labels == 0).unsqueeze(-1)  # (B, 1)
             labels = None if labels is None else labels.masked_fill(mismatched, -100)
             region_labels = None if region_labels is None else region_labels.masked_fill(mismatched, -100)

@@ -1,17 +1,19 @@
 """UNITER: one encoder over words and image regions, with four pre-training tasks and conditional masking.
 
-Chen et al. 2019/2020, "UNITER: UNiversal Image-TExt Representation Learning" (arXiv 1909.11740, ECCV 2020). Words and
-regions are embedded apart and form one sequence for a BERT encoder. Beside masked words, masked regions (in three variants)
-and image-text matching, it aligns words with regions by optimal transport. Masking is conditional: a sample hides words
-or regions, never both, so that what is hidden can be read off the other modality (section 3.1).
+Chen et al. 2019/2020, "UNITER: UNiversal Image-TExt Representation Learning" (arXiv 1909.11740, ECCV 2020).
+Words and regions are embedded apart and form one sequence for a BERT encoder. Beside masked words, masked
+regions (in three variants) and image-text matching, it aligns words with regions by optimal transport.
+Masking is conditional: a sample hides words or regions, never both, so that what is hidden can be read off
+the other modality (section 3.1).
 
-Where the paper leaves room, this file follows the authors' code (`ChenRocks/UNITER`, `model/` and `pretrain.py`): the heads,
-BERT's pooler before image-text matching, the number of iterations and the weight of the alignment, and that the distance of a
-mismatched pair counts with a minus sign. The code's extra layer norms around the two projections of a region and the
-vector it learns for hidden features are no part of the paper's description and are left out.
+Where the paper leaves room, this file follows the authors' code (`ChenRocks/UNITER`, `model/` and
+`pretrain.py`): the heads, BERT's pooler before image-text matching, the number of iterations and the weight
+of the alignment, and that the distance of a mismatched pair counts with a minus sign. The code's extra layer
+norms around the two projections of a region and the vector it learns for hidden features are no part of the
+paper's description and are left out.
 
-Shapes: B samples, T tokens, R regions, S = T + R elements (words first), D the width, F the width of a region's feature,
-C object classes, V words.
+Shapes: B samples, T tokens, R regions, S = T + R elements (words first), D the width, F the width of a
+region's feature, C object classes, V words.
 """
 
 from dataclasses import dataclass
@@ -34,7 +36,8 @@ DUMMY_TOKENS, DUMMY_REGIONS = 12, 6
 class UNITERConfig:
     """Sizes of UNITER; the defaults are UNITER-base (section 4, footnote 12).
 
-    `alignment_weight` is the weight of word-region alignment in the loss (`itm_ot_lambda` in the authors' configurations).
+    `alignment_weight` is the weight of word-region alignment in the loss (`itm_ot_lambda` in the authors'
+    configurations).
     """
 
     vocab_size: int = 30522
@@ -80,7 +83,8 @@ class UNITEROutput:
         region_class_loss: variant 2, cross-entropy of the detector's likeliest class (MRC).
         region_kl_loss: variant 3, KL divergence to the detector's class distribution (MRC-kl).
         matching_loss: binary cross-entropy of image-text matching (equation 2).
-        alignment_loss: transport distance of words and regions, mean over pairs, mismatched ones negative (equation 3).
+        alignment_loss: transport distance of words and regions, mean over pairs, mismatched ones negative
+            (equation 3).
         logits: (B, T, V), scores of words.
         region_logits: (B, R, C), scores of object classes.
         region_predictions: (B, R, F), regressed features.
@@ -108,7 +112,7 @@ class UNITEROutput:
 
 
 def cosine_cost(words: Tensor, regions: Tensor) -> Tensor:
-    """Cosine distance of every word to every region (section 3.2): (B, T, D) and (B, R, D) -> (B, T, R) in [0, 2]."""
+    """Cosine distance of every word to every region (section 3.2): (B, T, D), (B, R, D) -> (B, T, R)."""
     return 1 - F.normalize(words, dim=-1) @ F.normalize(regions, dim=-1).transpose(1, 2)
 
 
@@ -116,9 +120,9 @@ def cosine_cost(words: Tensor, regions: Tensor) -> Tensor:
 def transport_plan(cost: Tensor, word_mass: Tensor, region_mass: Tensor) -> Tensor:
     """Optimal transport from words to regions by inexact proximal points (IPOT; appendix A.7, algorithm 1).
 
-    Each iteration takes one proximal step from the last plan (equation 6), solved by one scaling of columns and rows. The
-    algorithm is written for any masses, of which the paper's 1/n and 1/m are a case; mass 0 marks padding. The plan is a constant for
-    gradients: they flow through the cost alone.
+    Each iteration takes one proximal step from the last plan (equation 6), solved by one scaling of columns
+    and rows. The algorithm is written for any masses, of which the paper's 1/n and 1/m are a case; mass 0
+    marks padding. The plan is a constant for gradients: they flow through the cost alone.
 
     Args:
         cost: (B, T, R).
@@ -184,8 +188,9 @@ class ImageEmbedder(nn.Module):
 class UNITER(nn.Module):
     """UNITER with its four tasks: masked words, masked regions, image-text matching, word-region alignment.
 
-    In training each step draws one task (section 3.1): call with that task's labels only. Labels of several tasks given together
-    are summed; keep the masking conditional, then, by hiding words in some samples and regions in others.
+    In training each step draws one task (section 3.1): call with that task's labels only. Labels of several
+    tasks given together are summed; keep the masking conditional, then, by hiding words in some samples and
+    regions in others.
     """
 
     config_class = UNITERConfig
@@ -207,8 +212,8 @@ class UNITER(nn.Module):
             layer_norm_eps=LAYER_NORM_EPS,
         )
         self.pooler = nn.Sequential(nn.Linear(size, size), nn.Tanh())
-        # The scores of the words reuse the word embeddings as output matrix, as in BERT, and the regressed features the
-        # projection that brought the features in.
+        # The scores of the words reuse the word embeddings as output matrix, as in BERT, and the regressed
+        # features the projection that brought the features in.
         self.word_transform = nn.Sequential(
             nn.Linear(size, size), nn.GELU(), nn.LayerNorm(size, eps=LAYER_NORM_EPS)
         )
@@ -250,10 +255,13 @@ class UNITER(nn.Module):
             region_mask: (B, R), 1 = attend.
             masked_regions: (B, R), 1 = this region's feature is hidden, that is, replaced by zeros.
             labels: (B, T), the words to predict, -100 elsewhere.
-            region_feature_targets: (B, R, F), the features to regress at the hidden regions; `region_features` in training.
+            region_feature_targets: (B, R, F), the features to regress at the hidden regions;
+                `region_features` in training.
             region_labels: (B, R), the detector's likeliest class at regions to predict, -100 elsewhere.
-            region_targets: (B, R, C), the detector's class distribution at regions to predict, rows of zeros elsewhere.
-            matching_labels: (B,), 1 = the text describes the image, 0 = it does not. Alignment is computed with these.
+            region_targets: (B, R, C), the detector's class distribution at regions to predict, rows of zeros
+                elsewhere.
+            matching_labels: (B,), 1 = the text describes the image, 0 = it does not. Alignment is computed
+                with these.
         """
         config = self.config
         batch_size, num_tokens = input_ids.shape
@@ -286,7 +294,7 @@ class UNITER(nn.Module):
             summed = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
             masked_lm_loss = summed / (labels != -100).sum().clamp(min=1)
         if region_feature_targets is not None:
-            # The paper sums the squares over the F entries; the mean, as in the authors' code, only rescales it.
+            # The paper sums the squares over the F entries; the code's mean over them only rescales this.
             squares = (region_predictions - region_feature_targets).square().mean(-1)  # (B, R)
             region_feature_loss = (squares * hidden).sum() / hidden.sum().clamp(min=1)
         if region_labels is not None:

@@ -1,15 +1,17 @@
 """ViLBERT: two streams, one for words and one for image regions, that meet in co-attentional layers.
 
-Lu et al. 2019, "ViLBERT: Pretraining Task-Agnostic Visiolinguistic Representations for Vision-and-Language Tasks"
-(arXiv 1908.02265), sections 2.2 and 3.1. The words first pass alone through a part of BERT-base; then co-attentional and
-ordinary layers take turns in both streams. In a co-attentional layer each stream asks with its own queries and is
-answered by the keys and values of the other. What the paper leaves open (order of the layers, width of the visual
-feed-forward network, pooling) is taken from the authors' code, `facebookresearch/vilbert-multi-task`, configuration
-`bert_base_6layer_6conect.json`. Their class holds two more projections in each co-attentional layer (`q_dense1`, `q_dense2`)
-that nothing uses; they are not built here.
+Lu et al. 2019, "ViLBERT: Pretraining Task-Agnostic Visiolinguistic Representations for Vision-and-Language
+Tasks" (arXiv 1908.02265), sections 2.2 and 3.1. The words first pass alone through a part of BERT-base; then
+co-attentional and ordinary layers take turns in both streams. In a co-attentional layer each stream asks with
+its own queries and is answered by the keys and values of the other. What the paper leaves open (order of the
+layers, width of the visual feed-forward network, pooling) is taken from the authors' code,
+`facebookresearch/vilbert-multi-task`, configuration `bert_base_6layer_6conect.json`. Their class holds two
+more projections in each co-attentional layer (`q_dense1`, `q_dense2`) that nothing uses; they are not built
+here.
 
-Shapes: B samples, T tokens, R regions, S = R + 1 elements of the visual stream ([IMG] first), D and E the widths of the
-linguistic and the visual stream, F the width of a region's feature, C classes of the object detector, V words.
+Shapes: B samples, T tokens, R regions, S = R + 1 elements of the visual stream ([IMG] first), D and E the
+widths of the linguistic and the visual stream, F the width of a region's feature, C classes of the object
+detector, V words.
 """
 
 from dataclasses import dataclass
@@ -36,8 +38,8 @@ DUMMY_TOKENS, DUMMY_REGIONS = 12, 6
 class ViLBERTConfig:
     """Sizes of ViLBERT; the defaults are the published model (section 3.1 and the authors' configuration).
 
-    `num_layers` counts the ordinary layers of the linguistic stream. The last `num_co_attention_layers` of them, and as many
-    in the visual stream, follow a co-attentional layer each.
+    `num_layers` counts the ordinary layers of the linguistic stream. The last `num_co_attention_layers` of
+    them, and as many in the visual stream, follow a co-attentional layer each.
     """
 
     vocab_size: int = 30522
@@ -59,7 +61,7 @@ class ViLBERTConfig:
 
     @classmethod
     def tiny(cls) -> "ViLBERTConfig":
-        """A working model of fewer than 200k parameters: two layers for words alone, then two of each kind."""
+        """A working model of fewer than 200k parameters: two layers of words alone, then two of each kind."""
         return cls(
             vocab_size=99,
             hidden_size=32,
@@ -91,7 +93,8 @@ class ViLBERTOutput:
         region_logits: (B, R, C), scores of the detector's classes.
         matching_logits: (B,), score that image and text belong together.
         text_last_hidden_state: (B, T, D).
-        text_hidden_states: embeddings, then the result of every layer of the linguistic stream, co-attentional ones included.
+        text_hidden_states: embeddings, then the result of every layer of the linguistic stream,
+            co-attentional ones included.
         region_last_hidden_state: (B, S, E), [IMG] first.
         region_hidden_states: the same for the visual stream, each (B, S, E).
     """
@@ -129,7 +132,7 @@ class TextEmbeddings(nn.Module):
 
 
 class RegionEmbeddings(nn.Module):
-    """Region features plus their projected 5-d location, headed by [IMG] (section 2.2, image representations).
+    """Region features plus their projected 5-d location, headed by [IMG] (section 2.2).
 
     [IMG] stands for the whole image: the mean of the regions' features at the box of the whole image.
     """
@@ -158,8 +161,8 @@ class RegionEmbeddings(nn.Module):
 class CoAttentionBlock(nn.Module):
     """One co-attentional Transformer layer (section 2.2, figure 2b).
 
-    It is an ordinary post-norm layer in each stream, but for keys and values, which come from the other stream. Both
-    attentions read what entered the layer, so neither stream goes first.
+    It is an ordinary post-norm layer in each stream, but for keys and values, which come from the other
+    stream. Both attentions read what entered the layer, so neither stream goes first.
     """
 
     def __init__(self, config: ViLBERTConfig) -> None:
@@ -197,7 +200,7 @@ class CoAttentionBlock(nn.Module):
 
 
 class ViLBERT(nn.Module):
-    """ViLBERT with its two training tasks: masked multi-modal modelling and multi-modal alignment prediction."""
+    """ViLBERT with its two tasks: masked multi-modal modelling and multi-modal alignment prediction."""
 
     config_class = ViLBERTConfig
 
@@ -269,8 +272,8 @@ class ViLBERT(nn.Module):
             region_mask: (B, R), 1 = attend.
             masked_regions: (B, R), 1 = this region's feature is hidden, that is, replaced by zeros.
             labels: (B, T), the words to predict, -100 elsewhere.
-            region_targets: (B, R, C), the detector's class distribution at regions to predict, rows of zeros elsewhere. A
-                region may be predicted without being hidden, as a tenth of them are in training.
+            region_targets: (B, R, C), the detector's class distribution at regions to predict, rows of zeros
+                elsewhere. A region may be predicted without being hidden, as a tenth of them are in training.
             matching_labels: (B,), 1 = the text describes the image, 0 = it does not.
         """
         batch_size, num_regions = region_features.shape[:2]
@@ -336,7 +339,7 @@ class ViLBERT(nn.Module):
         )
 
     def dummy_inputs(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """Two samples with all labels: in each, two words masked (by the last word's id) and two regions hidden."""
+        """Two samples with all labels; each masks two words (by the last word's id) and hides two regions."""
         config, dtype = self.config, self.word_bias.dtype
         size = (2, DUMMY_TOKENS)
         words = torch.randint(config.vocab_size - 1, size, generator=generator)  # (2, 12)

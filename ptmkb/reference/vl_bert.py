@@ -1,19 +1,19 @@
 """VL-BERT: one encoder in which every element, word or region, carries a word and a visual embedding.
 
-Su et al. 2019, "VL-BERT: Pre-training of Generic Visual-Linguistic Representations" (arXiv 1908.08530, ICLR 2020). An
-element is the sum of four embeddings: token, visual feature, segment and sequence position. Regions have the token [IMG];
-words have the visual feature of the whole image. It is trained to predict masked words and the classes of masked regions, and
-not to tell whether image and text match.
+Su et al. 2019, "VL-BERT: Pre-training of Generic Visual-Linguistic Representations" (arXiv 1908.08530, ICLR
+2020). An element is the sum of four embeddings: token, visual feature, segment and sequence position. Regions
+have the token [IMG]; words have the visual feature of the whole image. It is trained to predict masked words
+and the classes of masked regions, and not to tell whether image and text match.
 
 Where the paper leaves room, this file follows the authors' code (`jackroos/VL-BERT`, configuration
-`base_prec_4x16G_fp32.yaml`): the wavelengths of the geometry embedding, the heads, and the vectors learned for a masked
-region, which stand in for blanking its pixels when features come precomputed. The code describes a box by centre and size,
-the paper by two corners, as here. The code's way to ease pre-trained BERT weights
-in, a dropout, ReLU and layer norm with weights begun at zero around the visual embedding, is no part of the paper's
-description and is left out; so is the image network in front, whose features are inputs here.
+`base_prec_4x16G_fp32.yaml`): the wavelengths of the geometry embedding, the heads, and the vectors learned
+for a masked region, which stand in for blanking its pixels when features come precomputed. The code describes
+a box by centre and size, the paper by two corners, as here. The code's way to ease pre-trained BERT weights
+in, a dropout, ReLU and layer norm with weights begun at zero around the visual embedding, is no part of the
+paper's description and is left out; so is the image network in front, whose features are inputs here.
 
-Shapes: B samples, T tokens, R regions, S = T + R + 1 elements (words, regions, [END]), D the width, F the width of an
-appearance feature, G of a geometry embedding, C region classes, V words.
+Shapes: B samples, T tokens, R regions, S = T + R + 1 elements (words, regions, [END]), D the width, F the
+width of an appearance feature, G of a geometry embedding, C region classes, V words.
 """
 
 from dataclasses import dataclass
@@ -97,7 +97,8 @@ def geometry_embedding(boxes: Tensor, geometry_size: int) -> Tensor:
     """Sines and cosines of a box's four coordinates at growing wavelengths ("visual geometry embedding").
 
     Args:
-        boxes: (..., 4), x and y of the top-left and of the bottom-right corner over the image's width and height.
+        boxes: (..., 4), x and y of the top-left and of the bottom-right corner over the image's width and
+            height.
         geometry_size: G, a multiple of 8: each coordinate gets G / 8 sines and as many cosines.
 
     Returns:
@@ -278,7 +279,7 @@ class VLBERT(nn.Module):
         )
 
     def dummy_inputs(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """Two samples with all labels: in each, two words masked (by the last word's id) and two regions hidden."""
+        """Two samples with all labels; each masks two words (by the last word's id) and hides two regions."""
         config, dtype = self.config, self.word_bias.dtype
         size = (2, DUMMY_TOKENS)
         words = torch.randint(config.vocab_size - 1, size, generator=generator)  # (2, 12)

@@ -61,6 +61,11 @@ class Case:
         at = [index for index, line in enumerate(self.lines) if line.ours]
         return at[0], at[-1] + 1
 
+    def core(self) -> tuple[int, int]:
+        """The region without blank lines at its edges: what is between code and such a line is in or out by taste."""
+        at = [index for index, line in enumerate(self.lines) if line.ours and line.text.strip()]
+        return (at[0], at[-1] + 1) if at else self.ours()
+
     def some_lines(self, most: int = 6) -> list[Line]:
         """Fresh lines: copies from anywhere in the file, which makes them as misleading as can be."""
         count = self.rng.randint(1, most)
@@ -95,7 +100,7 @@ def insert_below(case: Case) -> None:
 
 
 def insert_inside(case: Case) -> None:
-    first, last = case.ours()
+    first, last = case.core()
     if last - first > 1:
         at = case.rng.randint(first + 1, last - 1)
         # Copies of the region's own lines would leave no certain answer: which of two is the old one?
@@ -123,7 +128,7 @@ def delete_next_to(case: Case) -> None:
 
 
 def delete_inside(case: Case) -> None:
-    first, last = case.ours()
+    first, last = case.core()
     if last - first > 2:
         count = case.rng.randint(1, (last - first) // 3)
         at = case.rng.randint(first, last - count)

@@ -191,6 +191,32 @@ def test_loss_is_that_of_the_next_token(model, segments):
     torch.testing.assert_close(output.loss, torch.stack(expected).mean())
 
 
+def test_every_layer_is_told_the_distances_down_to_zero(model, segments):
+    told = []
+    for layer in model.layers:
+        layer.register_forward_pre_hook(lambda _, arguments: told.append(arguments[2]))
+    memory = model(segments[0]).memory
+    told.clear()
+    model(segments[1][:, :5], memory=memory)
+    assert len(told) == TINY.num_layers
+    for distances in told:
+        assert distances.shape == (17, 32)
+        for row, distance in ((0, 16), (10, 6), (16, 0)):
+            assert distances[row, 0].item() == pytest.approx(math.sin(distance))
+            assert distances[row, 1].item() == pytest.approx(math.cos(distance))
+
+
+@pytest.mark.parametrize("name", ["content_bias", "position_bias"])
+def test_unshared_biases_belong_to_one_layer_each(segments, name):
+    model = TransformerXL(dataclasses.replace(TINY, shared_biases=False)).double().eval()
+    before = model(segments[0]).hidden_states
+    with torch.no_grad():
+        torch.nn.init.normal_(getattr(model, name)[1])
+    after = model(segments[0]).hidden_states
+    assert torch.equal(before[1], after[1])
+    assert not torch.allclose(before[2], after[2])
+
+
 def test_biases_are_shared_by_the_layers_or_not():
     with torch.device("meta"):
         standard, large = TransformerXL(TransformerXLConfig()), TransformerXL(TransformerXLConfig.large())

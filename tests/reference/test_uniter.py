@@ -1,4 +1,4 @@
-"""UNITER: one stream from the first layer on, optimal transport, its objectives and masking, published sizes."""
+"""UNITER: one stream from the first layer on, optimal transport, objectives, masking, published sizes."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_transport_plan_has_its_marginals_and_beats_the_even_plan() -> None:
 
 
 def test_transport_distance_is_nearly_the_exact_minimum() -> None:
-    """With as many words as regions the best plan is a matching (Birkhoff), found here by trying all of them."""
+    """With as many words as regions the best plan is a matching (Birkhoff), found here by trying all."""
     generator = torch.Generator().manual_seed(0)
     cost = torch.rand(4, 6, 6, generator=generator, dtype=torch.float64)
     distance = (transport_plan(cost, even(4, 6), even(4, 6)) * cost).sum((1, 2))
@@ -221,6 +221,14 @@ def test_features_are_regressed_through_the_projection_that_brought_them_in(
     states = model.feature_transform(model(**inputs).last_hidden_state[:, 12:])
     expected = states @ model.image_embedder.features.weight + model.feature_bias
     torch.testing.assert_close(model(**inputs).region_predictions, expected)
+
+    # With every region hidden nothing comes in, and the projection still learns from what goes out.
+    inputs["masked_regions"] = torch.ones_like(inputs["masked_regions"])
+    output = model(**inputs)
+    states = model.feature_transform(output.last_hidden_state[:, 12:])
+    weight = model.image_embedder.features.weight
+    (gradient,) = torch.autograd.grad(output.region_predictions[..., 3].sum(), weight)
+    torch.testing.assert_close(gradient[:, 3], states.sum((0, 1)))
 
 
 def test_padding_changes_nothing(model: UNITER, inputs: dict[str, Tensor]) -> None:

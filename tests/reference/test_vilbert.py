@@ -211,11 +211,11 @@ def test_losses_need_their_labels(model: ViLBERT, inputs: dict[str, Tensor]) -> 
 
 
 def test_published_size() -> None:
-    """No size in the paper; the successor's abstract (arXiv 1912.02315) gives 3 billion for 12 single-task models."""
+    """The paper gives none; "12-in-1" (arXiv 1912.02315, abstract): 3 billion for its single-task models."""
     with torch.device("meta"):
         model = ViLBERT(ViLBERTConfig())
     assert count(model) == 239_022_204
-    # What the authors' class has besides: two unused projections a co-attentional layer, two-way matching scores.
+    # The authors' class has two unused projections a co-attentional layer besides, and two matching scores.
     unused = 6 * ((1024 * 1024 + 1024) + (1024 * 768 + 768))
     with_unused = count(model) + unused + 1025
     assert with_unused == 250_044_029

@@ -195,7 +195,7 @@ def test_losses_need_their_labels(model: VLBERT, inputs: dict[str, Tensor]) -> N
 def test_size_is_bert_and_the_visual_embedding(
     config: VLBERTConfig, bert_sizes: dict[str, int], total: int
 ) -> None:
-    """The authors' configurations give the sizes of BERT-base and BERT-large; no count is published with them."""
+    """The authors' configurations give the sizes of BERT-base and BERT-large, and no count."""
     from transformers import BertConfig, BertForMaskedLM
 
     with torch.device("meta"):

@@ -1,0 +1,395 @@
+"""What really runs in a forward pass: products with weights, attention, gates, choices of experts, layers.
+
+A `Tracer` sees every torch function that the model's Python code calls, and remembers of every tensor where it comes from since the last
+product with a weight. It needs shapes only, so that it works on the `meta` device at full size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from torch.overrides import TorchFunctionMode
+
+from ptmkb.probe.measures import Unmeasurable
+from ptmkb.probe.numerics import run_experts, tensors_in
+from ptmkb.probe.subject import Subject
+
+_PRODUCTS = {"linear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "baddbmm", "einsum", "conv1d", "conv2d", "conv3d"} | {
+    "grouped_mm",
+    "_grouped_mm",
+}
+_FIRST_IS_ADDED = {"addmm", "baddbmm"}
+_ELEMENTWISE_PRODUCTS = {"mul", "__mul__", "__rmul__", "__imul__", "mul_", "multiply"}
+_CHOICES = {"topk": -1, "max": -1, "argmax": -1}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a tensor comes from since the last product with a weight.
+
+    Attributes:
+        products: (index of the product with a weight, offset of the slice of its result), of all that flowed together.
+        scores: Index of the product of queries and keys that this is.
+        weights: Index of the attention whose softmax this is.
+        context: Index of the attention whose result this is.
+        gated: It is an elementwise product of two different projections.
+        parameter: It is a weight, or nothing but weights went into it.
+    """
+
+    products: frozenset[tuple[int, int]] = frozenset()
+    scores: int | None = None
+    weights: int | None = None
+    context: int | None = None
+    gated: bool = False
+    parameter: bool = False
+
+    @property
+    def calls(self) -> frozenset[int]:
+        """The products with a weight, whichever slice."""
+        return frozenset(call for call, _ in self.products)
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product with a weight: a linear map or a convolution.
+
+    Attributes:
+        weight: The weight as it went in.
+        inputs: Features of what goes in.
+        outputs: Features of what comes out.
+        source: Where what goes in comes from.
+        layer: Index into `Tracer.layers` of the layer it ran in, None outside of layers.
+    """
+
+    weight: Tensor
+    inputs: int
+    outputs: int
+    source: Source
+    layer: int | None
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One attention: queries with keys, softmax, with values."""
+
+    heads: int
+    key_heads: int
+    head_size: int
+    query: Source
+    key: Source
+    value: Source
+    layer: int | None
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Rows of a table picked by indices."""
+
+    indices: Tensor
+    table: Tensor
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The k largest of some, as a router picks experts."""
+
+    among: int
+    chosen: int
+    layer: int | None
+
+
+@dataclass
+class LayerCall:
+    """One run of one layer of a stack."""
+
+    stack: str
+    module: nn.Module
+    width: int | None
+
+
+@dataclass
+class _Scores:
+    query: Source
+    key: Source
+    heads: int
+    key_heads: int
+    head_size: int
+
+
+@dataclass
+class Trace:
+    """What was seen, in the order in which it ran."""
+
+    products: list[Product] = field(default_factory=list)
+    attentions: list[Attention] = field(default_factory=list)
+    lookups: list[Lookup] = field(default_factory=list)
+    choices: list[Choice] = field(default_factory=list)
+    layers: list[LayerCall] = field(default_factory=list)
+
+
+class Tracer(TorchFunctionMode):
+    """Watches a model while it is entered.
+
+    Args:
+        model: The model to run.
+        blocks: Its layers, by stack.
+        batch: How many samples there are, to tell heads from samples where both share a dimension.
+    """
+
+    def __init__(self, model: nn.Module, blocks: Mapping[str, Sequence[nn.Module]], batch: int = 2) -> None:
+        super().__init__()
+        self.trace = Trace()
+        self.batch = batch
+        self._sources: dict[int, tuple[Tensor, Source]] = {}
+        for parameter in model.parameters():
+            self._sources[id(parameter)] = (parameter, Source(parameter=True))
+        self._scores: list[_Scores] = []
+        self._open: list[int] = []
+        self._blocks, self._hooks = blocks, []
+
+    def __enter__(self) -> Tracer:
+        hooked: set[int] = set()
+        for stack, modules in self._blocks.items():
+            for module in modules:
+                if id(module) not in hooked:
+                    hooked.add(id(module))
+                    self._hooks += [
+                        module.register_forward_pre_hook(
+                            lambda module, args, kwargs, stack=stack: self._enter_layer(stack, module, args, kwargs), with_kwargs=True
+                        ),
+                        module.register_forward_hook(lambda *_: self._leave_layer()),
+                    ]
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        super().__exit__(*exception)
+
+    def source(self, tensor: Any) -> Source:
+        """Where a tensor comes from; nothing known of tensors that the model was given."""
+        found = self._sources.get(id(tensor))
+        return found[1] if found else Source()
+
+    def _enter_layer(self, stack: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+        hidden = next((value for _, value in tensors_in((args, kwargs)) if value.is_floating_point() and value.ndim >= 3), None)
+        self._open.append(len(self.trace.layers))
+        self.trace.layers.append(LayerCall(stack, module, None if hidden is None else hidden.shape[-1]))
+
+    def _leave_layer(self) -> None:
+        self._open.pop()
+
+    @property
+    def _layer(self) -> int | None:
+        return self._open[-1] if self._open else None
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name == "__get__":  # attributes: `.shape` and `.device` are no tensors, `.T` and `.data` are views
+            result = func(*args, **kwargs)
+            if isinstance(result, Tensor) and result is not args[0]:
+                self._keep(result, self.source(args[0]))
+            return result
+        result = func(*args, **kwargs)
+        self._record(name, func, args, kwargs, result)
+        return result
+
+    def _record(self, name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> None:
+        if func is F.scaled_dot_product_attention:
+            query, key, value = (_argument(args, kwargs, at, name) for at, name in enumerate(("query", "key", "value")))
+            heads, key_heads = self._heads(query.shape), self._heads(key.shape)
+            scores = _Scores(self.source(query), self.source(key), heads, key_heads, query.shape[-1])
+            self._attend(scores, self.source(value), result)
+        elif func is F.multi_head_attention_forward:
+            self._fused_attention(args, kwargs, result)
+        elif func is F.embedding:
+            indices, table = _argument(args, kwargs, 0, "input"), _argument(args, kwargs, 1, "weight")
+            self.trace.lookups.append(Lookup(indices, table))
+            self._keep(result, Source())
+        elif name in _PRODUCTS and isinstance(result, Tensor):
+            self._product(name, args, kwargs, result)
+        else:
+            if name in _CHOICES and args and isinstance(args[0], Tensor) and args[0].ndim > 1:
+                self._choose(name, args, kwargs)
+            self._flow(name, args, kwargs, result)
+
+    def _product(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Tensor) -> None:
+        operands = [value for _, value in tensors_in((args, kwargs)) if value.ndim]
+        left, right = operands[1:3] if name in _FIRST_IS_ADDED else operands[:2]
+        sources = self.source(left), self.source(right)
+        if sources[0].parameter == sources[1].parameter:
+            if not sources[0].parameter:
+                self._activations(name, args, left, right, sources, result)
+            return
+        weight, given, source = (left, right, sources[1]) if sources[0].parameter else (right, left, sources[0])
+        inputs, outputs = _sizes(name, args, left, right, weight is left)
+        self.trace.products.append(Product(weight, inputs, outputs, source, self._layer))
+        self._keep(result, Source(products=frozenset({(len(self.trace.products) - 1, 0)})))
+
+    def _activations(
+        self, name: str, args: tuple[Any, ...], left: Tensor, right: Tensor, sources: tuple[Source, Source], result: Tensor
+    ) -> None:
+        """A product of two activations: queries and keys, or attention weights and values."""
+        for weights, value in (sources, sources[::-1]):
+            if weights.weights is not None:
+                self._attend(self._scores[weights.weights], value, result)
+                return
+        if sources == (Source(), Source()):
+            return  # tables of positions and the like
+        shared, _ = _sizes(name, args, left, right, False)
+        added = self.source(args[0]).scores if name in _FIRST_IS_ADDED else None
+        if added is None:
+            heads, key_heads = self._heads(result.shape), self._heads(right.shape)
+            if name == "einsum":
+                heads = key_heads = _einsum_batch(str(args[0]), left) // self.batch
+            self._scores.append(_Scores(*sources, heads, key_heads, shared))
+        self._keep(result, Source(scores=len(self._scores) - 1 if added is None else added))
+
+    def _attend(self, scores: _Scores, value: Source, result: Any) -> None:
+        query, key, key_heads = scores.query, scores.key, scores.key_heads
+        if len(key.calls) == 1:
+            # Keys may have been repeated to the number of queries' heads on the way; their projection's width tells. A fused
+            # projection makes queries, keys and values at once, or keys and values.
+            (call,) = key.calls
+            shares = 1 + (call in value.calls)
+            width = self.trace.products[call].outputs / scores.head_size
+            projected = (width - scores.heads * (call in query.calls)) / shares
+            if projected >= 1 and projected.is_integer() and scores.heads % projected == 0:
+                key_heads = int(projected)
+        self.trace.attentions.append(
+            Attention(scores.heads, key_heads, scores.head_size, query, key, value, self._layer)
+        )
+        for _, tensor in tensors_in(result):
+            self._keep(tensor, Source(context=len(self.trace.attentions) - 1))
+
+    def _heads(self, shape: torch.Size) -> int:
+        """Of queries or scores: (batch, heads…, positions, features), or (batch · heads, positions, features)."""
+        return math.prod(shape[1:-2]) if len(shape) > 3 else max(1, shape[0] // self.batch)
+
+    def _fused_attention(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> None:
+        width, heads = int(_argument(args, kwargs, 3, "embed_dim_to_check")), int(_argument(args, kwargs, 4, "num_heads"))
+        sources = (self.source(_argument(args, kwargs, at, name)) for at, name in enumerate(("query", "key", "value")))
+        self.trace.attentions.append(Attention(heads, heads, width // heads, *sources, self._layer))
+        for _, tensor in tensors_in(result):
+            self._keep(tensor, Source())  # its output projection ran inside
+
+    def _choose(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        chosen = _argument(args, kwargs, 1, "k") if name == "topk" else 1
+        if isinstance(chosen, int):
+            self.trace.choices.append(Choice(args[0].shape[-1], chosen, self._layer))
+
+    def _flow(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> None:
+        """All that is neither product nor attention passes on where its operands come from."""
+        operands = [value for _, value in tensors_in((args, kwargs)) if value.is_floating_point()]
+        sources = [self.source(value) for value in operands]
+        known = [source for source in sources if source != Source()]
+        if not known:
+            return
+        source = known[0]
+        if len(known) > 1:
+            source = Source(
+                products=frozenset().union(*(other.products for other in known)),
+                scores=_first(other.scores for other in known),
+                weights=_first(other.weights for other in known),
+                context=_first(other.context for other in known),
+                gated=any(other.gated for other in known),
+            )
+        source = replace(source, parameter=bool(sources) and all(other.parameter for other in sources))
+        if name == "softmax" and source.scores is not None:
+            source = Source(weights=source.scores)
+        if name in _ELEMENTWISE_PRODUCTS and len(sources) == 2 and all(other.products for other in sources):
+            apart = not sources[0].products & sources[1].products
+            source = replace(source, gated=source.gated or (apart and operands[0].shape[-1] == operands[1].shape[-1]))
+        if name == "glu":
+            source = replace(source, gated=True)
+        if name == "__setitem__":
+            self._keep(args[0], source)
+        for _, tensor in tensors_in(result):
+            piece = source
+            if len(source.products) == 1 and operands and tensor.ndim and tensor.shape[-1] < operands[0].shape[-1]:
+                ((call, _),) = source.products  # a slice of a product's result is another projection than the next slice
+                piece = replace(source, products=frozenset({(call, tensor.storage_offset())}))
+            self._keep(tensor, piece)
+
+    def _keep(self, tensor: Tensor, source: Source) -> None:
+        """Remember where a tensor comes from; the tensor is held, so that no other gets its identity."""
+        self._sources[id(tensor)] = (tensor, source)
+
+
+def run_traced(
+    model: nn.Module, inputs: Mapping[str, Any], blocks: Mapping[str, Sequence[nn.Module]]
+) -> tuple[Tracer, Any]:
+    """Run a model once, without gradients, under a tracer.
+
+    Returns:
+        The tracer, and what the model returned.
+    """
+    batch = next((value.shape[0] for _, value in tensors_in(dict(inputs)) if value.ndim), 1)
+    with torch.no_grad(), Tracer(model, blocks, batch) as tracer:
+        output = model(**dict(inputs))
+    return tracer, output
+
+
+def _sizes(name: str, args: tuple[Any, ...], left: Tensor, right: Tensor, weight_is_left: bool) -> tuple[int, int]:
+    """How many features a product takes and gives."""
+    if name == "linear":
+        return right.shape[-1], right.shape[0] if right.ndim > 1 else 1
+    if name.startswith("conv"):
+        return left.shape[1] if left.ndim == right.ndim else left.shape[0], right.shape[0]
+    if name == "einsum":
+        return _einsum_sizes(str(args[0]), left, right, weight_is_left)
+    return left.shape[-1], left.shape[-2] if weight_is_left and left.ndim > 1 else right.shape[-1]
+
+
+def _einsum_sizes(equation: str, left: Tensor, right: Tensor, weight_is_left: bool) -> tuple[int, int]:
+    terms, _, result = equation.replace(" ", "").partition("->")
+    names = [term.replace("...", "") for term in terms.split(",")]
+    size = dict(zip(reversed(names[0]), reversed(left.shape), strict=False))
+    size |= dict(zip(reversed(names[1]), reversed(right.shape), strict=False))
+    of_weight, of_other = names if weight_is_left else names[::-1]
+    contracted = [letter for letter in of_weight if letter in of_other and letter not in result]
+    free = [letter for letter in of_weight if letter not in of_other]
+    return math.prod(size[letter] for letter in contracted), math.prod(size[letter] for letter in free)
+
+
+def _einsum_batch(equation: str, left: Tensor) -> int:
+    """Over how many (samples times heads) a product of two activations is taken."""
+    terms, _, result = equation.replace(" ", "").partition("->")
+    first, second = terms.split(",")
+    size = dict(zip(first, left.shape, strict=False))
+    return math.prod(size[letter] for letter in first if letter in second and letter in result)
+
+
+def _argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], at: int, name: str) -> Any:
+    return args[at] if len(args) > at else kwargs.get(name)
+
+
+def _first(values: Iterator[int | None]) -> int | None:
+    return next((value for value in values if value is not None), None)
+
+
+def run_subject(subject: Subject, inputs: Mapping[str, Any] | None = None) -> Tracer:
+    """Run a subject under a tracer, on `meta` with experts whose sizes do not depend on the routing.
+
+    Raises:
+        Unmeasurable: The forward pass does not run on `meta`.
+    """
+    on_meta = any(parameter.is_meta for parameter in subject.model.parameters())
+    if on_meta:
+        run_experts(subject.model, "batched_mm")
+    try:
+        return run_traced(subject.model, inputs or subject.inputs, subject.blocks)[0]
+    except Exception as error:
+        if on_meta:
+            raise Unmeasurable(f"its forward pass does not run on `meta`: {str(error).splitlines()[0][:200]}") from error
+        raise
