@@ -6,14 +6,30 @@
 Anchors work on any Python source. `load_notes` and `resolve_notes` apply them to the notes on `transformers`.
 """
 
-from ptmkb.annotations.anchors import Anchor, Twin, make_anchor
+from ptmkb.annotations.anchors import Anchor, Twin
+from ptmkb.annotations.checks import CheckResult, run_checks
+from ptmkb.annotations.drafting import draft_note
+from ptmkb.annotations.loading import NoteSet, load_notes, notes_directory
+from ptmkb.annotations.making import make_anchor
+from ptmkb.annotations.notes import Note, NoteFile, PlacedNote, ResolvedNote, resolve_notes
 from ptmkb.annotations.resolution import Resolution, Status, resolve
 
 __all__ = [
     "Anchor",
+    "CheckResult",
+    "Note",
+    "NoteFile",
+    "NoteSet",
+    "PlacedNote",
     "Resolution",
+    "ResolvedNote",
     "Status",
     "Twin",
+    "draft_note",
+    "load_notes",
     "make_anchor",
+    "notes_directory",
     "resolve",
+    "resolve_notes",
+    "run_checks",
 ]

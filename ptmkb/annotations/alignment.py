@@ -8,14 +8,22 @@ are gone where their neighbours now meet.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from rapidfuzz import fuzz
 
 from ptmkb.annotations.anchors import Anchor
-from ptmkb.annotations.evidence import context_agreement, score, symbol_likeness, text_likeness
-from ptmkb.annotations.text import EDGE, SourceText
+from ptmkb.annotations.evidence import (
+    LOST_BELOW,
+    MIN_TEXT,
+    STRANGE_BELOW,
+    context_agreement,
+    score,
+    symbol_likeness,
+    text_likeness,
+)
+from ptmkb.annotations.text import EDGE, SourceText, squash
 from ptmkb.source import MODULE
 
 SIMILAR = 0.6
@@ -50,13 +58,39 @@ class Match:
         return score(self.text, self.context, self.symbol)
 
 
-def candidates(anchor: Anchor, source: SourceText, taken: Collection[int] = ()) -> list[Match]:
+def is_shown(match: Match) -> bool:
+    """Whether a place is good enough to be shown as the anchor's lines, changed."""
+    return match.text >= MIN_TEXT and match.score >= (LOST_BELOW if match.symbol == 1 else STRANGE_BELOW)
+
+
+def is_another(anchor: Anchor, source: SourceText, match: Match) -> bool:
+    """Whether a place is, by what was known at home, another than the anchor's: one that only looks like it.
+
+    It is where the lines are liker to a lookalike of the home text than to the quote, and where they stand in another symbol that was there
+    at home. (Lines that were both moved into an old symbol and edited are given up by this; siblings of deleted lines are far more common.)
+    """
+    lines = squash(source.lines[match.first - 1 : match.last])
+    own = fuzz.ratio(squash(anchor.quote), lines)
+    if any(fuzz.ratio(lookalike, lines) > own for lookalike in anchor.lookalikes):
+        return True
+    # In a text that does not parse, names are guesses.
+    return (
+        match.symbol < 1
+        and not source.module.error
+        and source.holder(match.first, match.last) in anchor.neighbours
+    )
+
+
+def candidates(
+    anchor: Anchor, source: SourceText, taken: Collection[int] = (), *, within_symbol: bool = False
+) -> list[Match]:
     """Places where the anchor's lines may stand now, edited.
 
     Args:
         anchor: the anchor.
         source: the text.
         taken: first lines of places with the very same lines that are known not to be the anchor's.
+        within_symbol: align only the lines of the anchor's symbol.
 
     Returns:
         Matches, best first; empty where nothing is alike.
@@ -75,9 +109,10 @@ def candidates(anchor: Anchor, source: SourceText, taken: Collection[int] = ()) 
         _add(found, anchor, source, numbers, barred)
     # Where the symbol is still there, its lines are looked for in it; the whole text only where that gave nothing, or where the text
     # does not parse and the symbol's end is a guess.
-    if not found or source.module.error:
+    if not within_symbol and (not found or source.module.error):
         _add(found, anchor, source, source.code_lines, barred)
-    return sorted(found.values(), key=lambda match: (-match.score, match.first))
+    own = (match for match in found.values() if not is_another(anchor, source, match))
+    return sorted(own, key=lambda match: (-match.score, match.first))
 
 
 def _inside(symbol: str, source: SourceText) -> Iterator[list[int]]:
@@ -95,7 +130,7 @@ def _add(
     anchor: Anchor,
     source: SourceText,
     numbers: list[int],
-    barred: Collection[int],
+    barred: Set[int],
 ) -> None:
     for window in _windows(anchor, source, numbers):
         aligned = _align(anchor, source, window, barred)
@@ -142,7 +177,7 @@ def _weight(content: str) -> float:
 
 
 def _align(
-    anchor: Anchor, source: SourceText, numbers: Sequence[int], barred: Collection[int]
+    anchor: Anchor, source: SourceText, numbers: Sequence[int], barred: Set[int]
 ) -> tuple[int, int, float] | None:
     """The best local alignment of the remembered lines with these lines of the text.
 
@@ -181,7 +216,8 @@ def _align(
     pairs = _trace(table, best_cell)
     quoted = [(i, j) for i, j in pairs if begin <= i < end]
     if not quoted:
-        return _between(pairs, begin, end, numbers)
+        gap = _between(pairs, begin, end, numbers)
+        return None if gap and any(line in barred for line in range(gap[0], gap[1] + 1)) else gap
     first, last = quoted[0][1], quoted[-1][1]
     # Lines replaced at the region's own edges: as many as are missing there, up to the neighbour that was found.
     above = max((j for i, j in pairs if i < begin), default=None)

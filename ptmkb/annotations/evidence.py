@@ -32,6 +32,10 @@ STRONG = 0.6
 WEAK = 0.5
 """Context below this speaks for no place. One whole side is just 0.5, and a side can be lost to an insertion at the very edge."""
 
+DISTINCT = 30
+"""Characters, squashed, from which lines in another symbol and other surroundings are known by themselves. `if do_pad:` is written anew
+in the next function; a whole statement is not."""
+
 PROOF = 0.9
 """Context that speaks for a place although one of the same lines has gone: nothing near the place has changed."""
 
@@ -49,6 +53,9 @@ UNPROVEN = 0.5
 
 CONTRARY = 0.25
 """Edited lines are the anchor's, and not the same lines elsewhere, where their context is better by this: by one nearest line on a side."""
+
+NEARLY = 0.8
+"""Text from which a place is taken for the anchor's lines with a word or a line changed, whatever surrounds it."""
 
 COVERAGE = 0.9
 """Lines that are all there, one by one, count this much; characters that agree as a whole count 1."""

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ptmkb.annotations.anchors import Anchor, describe
-from ptmkb.annotations.evidence import MARGIN, PROOF, STRONG, WEAK, context_agreement
-from ptmkb.annotations.text import SourceText
+from ptmkb.annotations.evidence import DISTINCT, MARGIN, PROOF, STRONG, WEAK, context_agreement
+from ptmkb.annotations.text import SourceText, squash
 from ptmkb.source import MODULE
 
 
@@ -49,7 +49,15 @@ def identify(anchor: Anchor, source: SourceText, places: Sequence[int]) -> Verdi
     if within:
         outside = [place for place in places if place not in within]
         return _within(anchor, source, within, *_strangers(anchor, source, outside))
-    return _elsewhere(anchor, source, places)
+    verdict = _elsewhere(anchor, source, places)
+    if verdict.place is not None and len(squash(anchor.quote)) < DISTINCT:
+        context = _contexts(anchor, source, [verdict.place])
+        if context and context[0] < WEAK:
+            where = describe(source, [verdict.place])
+            return Verdict(
+                None, f"lines so short stand at {where}, but around them nothing is as it was", verdict.others
+            )
+    return verdict
 
 
 def _by_hand(anchor: Anchor, source: SourceText, places: Sequence[int], within: Sequence[int]) -> Verdict:
@@ -109,11 +117,20 @@ def _within(
     at_home = [twin.context for twin in anchor.twins or () if twin.symbol == anchor.symbol]
     count_at_home = len(at_home) + 1
     if count_at_home == len(within) == 1:
-        # With a new copy elsewhere, the one here may be the copy: then its surroundings must speak for it.
-        if not copies or (_contexts(anchor, source, within) or [1.0])[0] >= STRONG:
+        if not copies and not astray:
             return Verdict(within[0], f"they stand once in {anchor.symbol}")
+        # The one here may be a copy that has come, or a twin whose own symbol lost its beginning and so became part of this one: then
+        # the surroundings must speak for it, and better than they did for that twin.
+        if _by_context(anchor, source, within, astray, STRONG) is not None:
+            return Verdict(within[0], f"they stand once in {anchor.symbol}, and the lines around them agree")
+        others = (
+            f"copies came to {describe(source, list(copies))}"
+            if copies
+            else "others like them left their places"
+        )
         return Verdict(
-            None, f"a copy has come, here in {anchor.symbol} or at {describe(source, list(copies))}"
+            None,
+            f"they stand once in {anchor.symbol}, but {others}, and the lines around them do not tell which these are",
         )
     if len(within) == count_at_home and (place := _by_order(anchor, source, within, at_home)) is not None:
         return Verdict(place, f"the same {len(within)} places in {anchor.symbol} as at home, in their order")
@@ -149,10 +166,11 @@ def _elsewhere(anchor: Anchor, source: SourceText, places: Sequence[int]) -> Ver
         others = tuple(place for place in places if place not in new)
         if not new:
             return Verdict(None, "the same lines stand only where others like them stood at home", others)
-        if len(new) == count_in_symbol == 1:
+        # In a text that does not parse, names are guesses, and a place in another symbol may be a twin's, if there were twins.
+        if len(new) == count_in_symbol == 1 and not (twins and source.module.error):
             return Verdict(new[0], f"they moved from {anchor.symbol}", others)
         # Where the symbol is still there without them, a copy that kept their surroundings is no likelier than one that left.
-        gone = not source.module.named(anchor.symbol)
+        gone = not source.module.named(anchor.symbol) or source.module.error
         place = (
             _by_context(anchor, source, new, [], STRONG, has_copies=len(new) > count_in_symbol)
             if gone
@@ -204,7 +222,7 @@ def _renamings(
             renamed: Counter[str] = Counter()
             for name, count in expected.items():
                 renamed[_renamed(name, old, new)] += count
-            if candidate not in at_home and renamed == now:
+            if candidate != MODULE and candidate not in anchor.neighbours and renamed == now:
                 yield candidate
 
 

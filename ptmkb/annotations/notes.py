@@ -1,22 +1,19 @@
-"""The notes: their files' schema, loading and checking them, and finding their lines in a source tree.
+"""The notes: what their files may say, and where their lines stand in a source tree.
 
-Notes lie in YAML files laid out like the source tree that they comment, each with the lines that it speaks of. Where those lines stand in
-some release is asked of the anchors; what a note's own check says is asked in `checks`.
+Reading the files is `loading`'s; what a note's own check says is asked in `checks`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Protocol
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ptmkb.annotations.anchors import Anchor, dedent
 from ptmkb.annotations.resolution import Resolution, Status, resolve
-from ptmkb.catalogue.checking import dangling
-from ptmkb.catalogue.documents import Document, DocumentError, Location, Problem, parse, read_document
 from ptmkb.catalogue.schema import Citation, Slug, Str, Strict, Text
 from ptmkb.source import MODULE, SourceTree, split_lines
 
@@ -51,8 +48,8 @@ class Note(Strict):
     occurrence: Count | None = None
     of: Count | None = None
     alone: bool | None = None
-    papers: list[Citation] = []
-    models: list[Slug] = []
+    papers: list[Citation] = Field(default_factory=list)
+    models: list[Slug] = Field(default_factory=list)
     title: Text
     text: Text
     check: Str | None = None
@@ -84,7 +81,9 @@ class Note(Strict):
     @model_validator(mode="after")
     def _counts_agree(self) -> Note:
         if self.of is not None and (self.occurrence is None or self.occurrence > self.of):
-            raise ValueError("`of` counts the same lines in the symbol; give `occurrence` with it, from 1 to `of`")
+            raise ValueError(
+                "`of` counts the same lines in the symbol; give `occurrence` with it, from 1 to `of`"
+            )
         if self.alone and self.occurrence is not None:
             raise ValueError("`alone` says that the lines stand once in the file; remove it or `occurrence`")
         return self
@@ -113,51 +112,24 @@ class NoteFile(Strict):
     notes: Annotated[list[Note], Field(min_length=1)]
 
 
-class Known(Protocol):
-    """What the notes' references are checked against: a catalogue."""
-
-    @property
-    def papers(self) -> Mapping[str, Any]:
-        """Papers by id."""
-
-    @property
-    def models(self) -> Mapping[str, Any]:
-        """Models by id."""
-
-
-@dataclass(frozen=True, slots=True)
-class PlacedNote:
-    """A note with the source file that it is on, and where it is written.
+class PlacedNote(Note):
+    """A note with where it belongs.
 
     Attributes:
-        note: the note.
-        file: the source file, relative to the package.
-        path: the YAML file.
-        line: where in it the note begins, 1-based.
+        file: The source file that it is on, relative to the package.
+        path: The YAML file that it is written in.
+        line: Where in that file it begins, 1-based.
     """
 
-    note: Note
     file: str
     path: Path
     line: int
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.note, name)
-
-
-@dataclass(frozen=True)
-class NoteSet:
-    """Notes that are sound, in the order of their files, and the problems of those that are not.
-
-    Attributes:
-        directory: where they were read from.
-        notes: with their places.
-        problems: every problem that was found, sorted.
-    """
-
-    directory: Path
-    notes: tuple[PlacedNote, ...]
-    problems: list[Problem] = field(default_factory=list)
+    @classmethod
+    def place(cls, note: Note, file: str, path: Path, line: int) -> PlacedNote:
+        """The same note, placed; its values are valid already."""
+        values = {name: getattr(note, name) for name in Note.model_fields}
+        return cls.model_construct(**values, file=file, path=path, line=line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +139,28 @@ class ResolvedNote:
     note: PlacedNote
     resolution: Resolution
 
+    @property
+    def holds(self) -> bool:
+        """Whether the very lines that the note quotes are there and known to be the right ones."""
+        return self.resolution.status in (Status.exact, Status.moved)
 
-def notes_directory() -> Path:
-    """Where the project's own notes are: beside the package in a checkout, else inside the installed package."""
-    package = Path(__file__).resolve().parent.parent
-    checkout = package.parent / "annotations"
-    return checkout if checkout.is_dir() and (package.parent / "pyproject.toml").is_file() else package / "_annotations"
+
+def resolve_notes(notes: Iterable[PlacedNote], tree: SourceTree) -> list[ResolvedNote]:
+    """Find the lines of notes in a release.
+
+    Args:
+        notes: such as `NoteSet.notes`.
+        tree: the release.
+
+    Returns:
+        One result a note, in the same order; `lost` where the release has no such file.
+    """
+    results = []
+    for note in notes:
+        if note.file in tree:
+            resolution = resolve(note.anchor, tree.module(note.file).text)
+        else:
+            reason = f"transformers {tree.version} has no file {note.file}"
+            resolution = Resolution(Status.lost, None, None, 0.0, "", reason)
+        results.append(ResolvedNote(note, resolution))
+    return results

@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ptmkb.annotations.alignment import Match, candidates
+from ptmkb.annotations.alignment import Match, candidates, is_shown
 from ptmkb.annotations.anchors import Anchor, dedent, describe
 from ptmkb.annotations.evidence import (
     CONTRARY,
-    LOST_BELOW,
     MARGIN,
-    MIN_TEXT,
-    STRANGE_BELOW,
+    NEARLY,
     STRONG,
     UNPROVEN,
     context_agreement,
@@ -80,23 +78,34 @@ def resolve(anchor: Anchor, source_text: str) -> Resolution:
         return _unproved(anchor, source, places, verdict)
     place = _place(anchor, source, verdict.place)
     if place.context is not None and (place.context < STRONG or place.symbol < 1):
-        # The same lines in other surroundings or another symbol. If an edited version stands where they were, these are a copy of it.
-        edited = [
-            match
-            for match in candidates(anchor, source, places)
-            if match.symbol == 1 and match.text >= STRONG
-        ]
-        bar = max(STRONG, place.context + CONTRARY)
-        stayed = [match for match in edited if match.context is not None and match.context >= bar]
-        there = describe(source, [place.first])
-        if stayed:
-            return _changed(anchor, source, stayed, f"edited; a copy as it was stands at {there}")
-        if edited and place.context >= STRONG and place.symbol < 1:
-            # The surroundings are there too, so the whole may be a copy: the symbol still has lines much like these.
-            reason = f"not proved: {anchor.symbol} still has lines like these, and {there} may be a copy"
-            return Resolution(Status.changed, place.first, place.last, min(UNPROVEN, place.score), "", reason)
+        doubt = _copied(anchor, source, places, place)
+        if doubt is not None:
+            return doubt
     status = Status.exact if place.symbol == 1 else Status.moved
     return Resolution(status, place.first, place.last, place.score, "", verdict.reason)
+
+
+def _copied(anchor: Anchor, source: SourceText, places: Sequence[int], place: Match) -> Resolution | None:
+    """The same lines in other surroundings or another symbol: a copy, if an edited version stands where they were."""
+    # Where the symbol is gone or the text does not parse, names tell nothing of where the lines were.
+    names_tell = bool(source.module.named(anchor.symbol)) and source.module.error is None
+    bar = max(STRONG, (place.context or 0) + CONTRARY)
+
+    def is_ours(match: Match) -> bool:
+        if names_tell and match.symbol < 1:
+            return False
+        stayed = match.context is not None and match.context >= bar and match.text >= STRONG
+        # Places much like the quote that were there at home are no candidates, so this one was the quote, or came with the copy.
+        return stayed or (match.text >= NEARLY and anchor.twins is not None)
+
+    edited = [match for match in candidates(anchor, source, places) if is_ours(match)]
+    if not edited:
+        return None
+    there = describe(source, [place.first])
+    if edited[0].score > place.score or (edited[0].context or 0) >= bar:
+        return _changed(anchor, source, edited, f"edited; a copy as it was stands at {there}")
+    reason = f"not proved: {describe(source, [edited[0].first])} is much like these lines, and {there} may be a copy"
+    return Resolution(Status.changed, place.first, place.last, min(UNPROVEN, place.score), "", reason)
 
 
 def _place(anchor: Anchor, source: SourceText, first: int) -> Match:
@@ -131,11 +140,7 @@ def _unproved(anchor: Anchor, source: SourceText, places: Sequence[int], verdict
 
 def _changed(anchor: Anchor, source: SourceText, matches: Sequence[Match], reason: str) -> Resolution:
     """The best of the edited places, if it is good enough."""
-    good = [
-        match
-        for match in matches
-        if match.text >= MIN_TEXT and match.score >= (LOST_BELOW if match.symbol == 1 else STRANGE_BELOW)
-    ]
+    good = [match for match in matches if is_shown(match)]
     if not good:
         return Resolution(
             Status.lost, None, None, 0.0, "", "nothing in the text is enough like the quoted lines"

@@ -1,7 +1,7 @@
 """The catalogue: models, papers and categories as YAML, read safely and checked in full.
 
-    catalogue = load_catalogue()            # the one that ships with the package
-    catalogue.models["bert"].released       # '2018-10-11'
+catalogue = load_catalogue()            # the one that ships with the package
+catalogue.models["bert"].released       # '2018-10-11'
 """
 
 from __future__ import annotations
@@ -12,7 +12,18 @@ from ptmkb.catalogue.bibliography import to_bibtex, to_csl, to_csv
 from ptmkb.catalogue.checking import ClaimReader, check, cited_papers, dangling
 from ptmkb.catalogue.documents import Document, DocumentError, Problem, parse, read_document
 from ptmkb.catalogue.loading import DATA, Catalogue, CatalogueError, Entry, Origin, read_catalogue
-from ptmkb.catalogue.schema import Categories, Category, Citation, Claim, Descent, Model, Paper, Papers, Text, Variant
+from ptmkb.catalogue.schema import (
+    Categories,
+    Category,
+    Citation,
+    Claim,
+    Descent,
+    Model,
+    Paper,
+    Papers,
+    Text,
+    Variant,
+)
 
 __all__ = [
     "DATA",

@@ -11,7 +11,18 @@ from typing import Any
 
 from ptmkb.catalogue.schema import Paper
 
-_TEX = str.maketrans({"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"})
+_TEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_"}
+    | {
+        "{": r"\textbraceleft{}",  # BibTeX counts braces without regard to backslashes
+        "}": r"\textbraceright{}",
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        '"': r"\textquotedbl{}",
+    }
+)
+_VENUE_FIELDS = {"inproceedings": "booktitle", "techreport": "institution"}
 
 
 def to_bibtex(papers: Iterable[Paper]) -> str:
@@ -38,13 +49,12 @@ def to_csv(papers: Iterable[Paper]) -> str:
 
 def _bibtex(paper: Paper) -> str:
     kind = {"report": "techreport", "web": "misc"}.get(paper.kind, "inproceedings" if paper.venue else "misc")
-    authors = ["others" if name == "et al." else name for name in paper.authors]
-    title = re.sub(r"\S*[A-Z]\S*", lambda word: "{" + word[0] + "}", paper.title.translate(_TEX))
+    title = re.sub(r"\S+", lambda word: _kept(word[0]), paper.title)
     fields = {
         "title": title,
-        "author": " and ".join(name.translate(_TEX) for name in authors),
+        "author": " and ".join(_author(name) for name in paper.authors),
         "year": str(paper.year),
-        "booktitle" if kind == "inproceedings" else "howpublished": (paper.venue or "").translate(_TEX),
+        _VENUE_FIELDS.get(kind, "howpublished"): (paper.venue or "").translate(_TEX),
         "eprint": paper.arxiv,
         "archiveprefix": "arXiv" if paper.arxiv else None,
         "doi": paper.doi,
@@ -54,8 +64,24 @@ def _bibtex(paper: Paper) -> str:
     return f"@{kind}{{{paper.id},\n{lines}}}\n"
 
 
+def _kept(word: str) -> str:
+    """A word of a title; in braces, which keep its capitals, where it has any."""
+    tex = word.translate(_TEX)
+    return f"{{{tex}}}" if word != word.lower() else tex
+
+
+def _author(name: str) -> str:
+    """A name as BibTeX takes it; in braces where a comma or an `and` would make it several."""
+    if name == "et al.":
+        return "others"
+    tex = name.translate(_TEX)
+    return f"{{{tex}}}" if "," in name or re.search(r"\band\b", name, re.IGNORECASE) else tex
+
+
 def _csl(paper: Paper) -> dict[str, Any]:
-    kind = {"report": "report", "web": "webpage"}.get(paper.kind, "paper-conference" if paper.venue else "article")
+    kind = {"report": "report", "web": "webpage"}.get(
+        paper.kind, "paper-conference" if paper.venue else "article"
+    )
     item: dict[str, Any] = {
         "id": paper.id,
         "type": kind,

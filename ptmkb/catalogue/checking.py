@@ -6,18 +6,19 @@ The names of the measures and how a claim's value is read belong to the probes, 
 
 from __future__ import annotations
 
-import difflib
 import graphlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
-from ptmkb.catalogue.documents import Problem
+from ptmkb.catalogue.documents import Location
 from ptmkb.catalogue.loading import Catalogue, Entry, Origin
+from ptmkb.catalogue.problems import Problem, nearest
 from ptmkb.catalogue.schema import Category, Claim, Model, Paper
 
 ClaimReader = Callable[[Any], object]
-"""Reads a claim's value and raises ValueError if it is none of the measure's."""
+"""Reads a claim's value and raises ValueError (or TypeError, of which no reason is shown) if it is none of the measure's."""
 
 
 def check(catalogue: Catalogue, measures: Mapping[str, ClaimReader]) -> list[Problem]:
@@ -47,7 +48,11 @@ def cited_papers(catalogue: Catalogue) -> set[str]:
     """Ids of the papers that some model or category cites."""
     cited: set[str] = set()
     for model in catalogue.models.values():
-        cited |= {*model.papers, *(c.source.paper for c in model.claims), *(d.source.paper for d in model.lineage)}
+        cited |= {
+            *model.papers,
+            *(c.source.paper for c in model.claims),
+            *(d.source.paper for d in model.lineage),
+        }
     for category in catalogue.categories.values():
         cited |= {trait.source.paper for trait in (*category.strengths, *category.limits)}
     return cited
@@ -55,8 +60,8 @@ def cited_papers(catalogue: Catalogue) -> set[str]:
 
 def dangling(kind: str, name: str, known: Iterable[str]) -> tuple[str, str]:
     """What and mend of a reference to something that is not there."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    mend = f"did you mean `{near[0]}`?" if near else f"add that {kind} or cite another"
+    near = nearest(name, known)
+    mend = f"did you mean `{near}`?" if near else f"add that {kind} or name another"
     return f"no {kind} `{name}`", mend
 
 
@@ -70,10 +75,9 @@ def _duplicates(entries: Iterable[Entry]) -> Iterator[Problem]:
             keys["title"] = re.sub(r"\W+", " ", entry.value.title.casefold()).strip()
             keys |= {name: value for name in ("arxiv", "doi", "acl") if (value := getattr(entry.value, name))}
         for name, value in keys.items():
-            known = first.setdefault((f"{kind}.{name}", value), entry)
-            if known is not entry:
-                at = known.origin.document
-                where = f"{at.path.name}:{at.line((*known.origin.location, name))}"
+            known = first.setdefault((f"{kind}.{name}", value.casefold()), entry)
+            if known is not entry and value:
+                where = f"{known.origin.document.path.name}:{known.origin.line((name,))}"
                 what = f"the {kind}'s `{name}: {value}` stands in {where} already (`{known.value.id}`)"
                 yield entry.origin.problem((name,), what, "keep one of the two")
 
@@ -81,19 +85,25 @@ def _duplicates(entries: Iterable[Entry]) -> Iterator[Problem]:
 def _check_model(
     model: Model, origin: Origin, catalogue: Catalogue, measures: Mapping[str, ClaimReader]
 ) -> Iterator[Problem]:
-    if origin.document.path.stem != model.id:
-        yield origin.problem(("id",), f"`{model.id}` stands in `{origin.document.path.name}`", "name the file after the id")
+    if model.id and origin.document.path.stem != model.id:
+        yield origin.problem(
+            ("id",), f"`{model.id}` stands in `{origin.document.path.name}`", "name the file after the id"
+        )
     for i, category in enumerate((model.category, *model.also)):
-        if category not in catalogue.categories:
+        if category and category not in catalogue.categories:
             location = ("category",) if i == 0 else ("also", i - 1)
             yield origin.problem(location, *dangling("category", category, catalogue.categories))
     for i, paper in enumerate(model.papers):
         if paper not in catalogue.papers:
             yield origin.problem(("papers", i), *dangling("paper", paper, catalogue.papers))
+        if paper in model.papers[:i]:
+            yield origin.problem(("papers", i), f"the paper `{paper}` stands twice", "keep one of the two")
     variants = [variant.name for variant in model.variants]
     for i, name in enumerate(variants):
         if name in variants[:i]:
-            yield origin.problem(("variants", i, "name"), f"the variant `{name}` stands twice", "keep one of the two")
+            yield origin.problem(
+                ("variants", i, "name"), f"the variant `{name}` stands twice", "keep one of the two"
+            )
     seen: set[tuple[object, ...]] = set()
     for i, claim in enumerate(model.claims):
         if claim.source.paper not in catalogue.papers:
@@ -114,30 +124,47 @@ def _named(claim: Claim) -> str:
     return " of ".join(f"`{word}`" for word in (claim.measure, claim.part, claim.variant) if word)
 
 
-def _check_claim(claim: Claim, i: int, origin: Origin, measures: Mapping[str, ClaimReader]) -> Iterator[Problem]:
+def _check_claim(
+    claim: Claim, i: int, origin: Origin, measures: Mapping[str, ClaimReader]
+) -> Iterator[Problem]:
     if claim.measure not in measures:
         yield origin.problem(("claims", i, "measure"), *dangling("measure", claim.measure, measures))
         return
-    values = [(("claims", i, "value"), claim.value)]
+    values: list[tuple[Location, Any]] = [(("claims", i, "value"), claim.value)]
     if claim.discrepancy:
         values.append((("claims", i, "discrepancy", "measured"), claim.discrepancy.measured))
     for location, value in values:
         try:
             measures[claim.measure](value)
-        except ValueError as error:
-            what, _, mend = str(error).partition("; ")
-            yield origin.problem(location, what, mend or f"write a value that `{claim.measure}` can give")
+        except (TypeError, ValueError) as error:
+            yield origin.problem(location, *_said(error, f"write a value that `{claim.measure}` can give"))
+
+
+def _said(error: TypeError | ValueError, mend: str) -> tuple[str, str]:
+    """What and mend of a reader's refusal; a reader that knows a mend writes it after its last semicolon."""
+    if isinstance(error, TypeError):
+        return "the value is of a kind that the measure never gives", mend
+    what, _, own = str(error).rpartition("; ")
+    return (what, own) if what and not own.startswith("not ") else (str(error).replace("; ", ", "), mend)
 
 
 def _check_lineage(model: Model, origin: Origin, catalogue: Catalogue) -> Iterator[Problem]:
+    seen: set[tuple[str, str]] = set()
     for i, descent in enumerate(model.lineage):
+        edge = (descent.ancestor, descent.relation)
+        if edge in seen:
+            what = f"a second edge `{descent.relation}` from `{descent.ancestor}`"
+            yield origin.problem(("lineage", i), what, "keep one of the two")
+        seen.add(edge)
         if descent.source.paper not in catalogue.papers:
             yield origin.problem(
                 ("lineage", i, "source", "paper"), *dangling("paper", descent.source.paper, catalogue.papers)
             )
         ancestor = catalogue.models.get(descent.ancestor)
         if ancestor is None:
-            yield origin.problem(("lineage", i, "from"), *dangling("model", descent.ancestor, catalogue.models))
+            yield origin.problem(
+                ("lineage", i, "from"), *dangling("model", descent.ancestor, catalogue.models)
+            )
         elif _surely_later(ancestor.released, model.released):
             what = f"`{ancestor.id}` ({ancestor.released}) is younger than `{model.id}` ({model.released})"
             yield origin.problem(("lineage", i, "from"), what, "turn the edge round or mend a date")
@@ -150,16 +177,26 @@ def _surely_later(one: str, other: str) -> bool:
 
 
 def _circles(catalogue: Catalogue) -> Iterator[Problem]:
-    """One circle of the lineage, said at each entry that is part of it."""
-    graph = {m.id: [d.ancestor for d in m.lineage if d.ancestor in catalogue.models] for m in catalogue.models.values()}
-    try:
-        graphlib.TopologicalSorter(graph).prepare()
-    except graphlib.CycleError as error:
-        circle = error.args[1]
-        shown = " → ".join(circle)
-        for entry in catalogue.entries:
-            if isinstance(entry.value, Model) and entry.value.id in circle:
-                yield entry.origin.problem(("lineage",), f"the lineage runs in a circle: {shown}", "remove one of its edges")
+    """Circles of the lineage until none is left, each said at each of its edges."""
+    origins = {entry.value.id: entry.origin for entry in catalogue.entries if isinstance(entry.value, Model)}
+    edges: dict[tuple[str, str], list[int]] = {}
+    for model in catalogue.models.values():
+        for i, descent in enumerate(model.lineage):
+            edges.setdefault((descent.ancestor, model.id), []).append(i)
+    while True:
+        ancestors: dict[str, list[str]] = {}
+        for ancestor, descendant in edges:
+            ancestors.setdefault(descendant, []).append(ancestor)
+        try:
+            graphlib.TopologicalSorter(ancestors).prepare()
+        except graphlib.CycleError as error:
+            circle = error.args[1]  # each an ancestor of the next, the last the first again
+            what = f"the lineage runs in a circle: {' → '.join(circle)}"
+            for edge in dict.fromkeys(pairwise(circle)):
+                for i in edges.pop(edge):
+                    yield origins[edge[1]].problem(("lineage", i, "from"), what, "remove one of its edges")
+        else:
+            return
 
 
 def _check_category(
@@ -173,10 +210,10 @@ def _check_category(
         yield origin.problem(("parent",), what, "name a parent that has none itself")
     for part, value in category.flow.items():
         try:
-            measures["flow"](value)
-        except (KeyError, ValueError) as error:
-            what, _, mend = str(error).partition("; ")
-            yield origin.problem(("flow", part), what, mend or "write a flow that the measure can give")
+            if "flow" in measures:
+                measures["flow"](value)
+        except (TypeError, ValueError) as error:
+            yield origin.problem(("flow", part), *_said(error, "write a flow that the measure can give"))
     for name in ("strengths", "limits"):
         for i, trait in enumerate(getattr(category, name)):
             if trait.source.paper not in catalogue.papers:
@@ -186,6 +223,6 @@ def _check_category(
 
 def _check_paper(paper: Paper, origin: Origin) -> Iterator[Problem]:
     file = origin.document.path
-    if file.stem.isdigit() and int(file.stem) != paper.year:
+    if paper.year and re.fullmatch(r"[0-9]{4}", file.stem) and int(file.stem) != paper.year:
         what = f"`{paper.id}` is of {paper.year} but stands in `{file.name}`"
         yield origin.problem(("year",), what, f"move it to `{paper.year}.yaml` or mend the year")

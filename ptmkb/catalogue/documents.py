@@ -8,11 +8,10 @@ float). What the values mean is left to the pydantic models that `parse` validat
 
 from __future__ import annotations
 
-import difflib
+import math
 import re
 import types
 import typing
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -22,40 +21,28 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from ptmkb.catalogue.problems import MAX_PROBLEMS, DocumentError, Problem, capped, nearest
+
+__all__ = [
+    "Document",
+    "DocumentError",
+    "Location",
+    "Plain",
+    "Problem",
+    "number_or_text",
+    "parse",
+    "read_document",
+]
+
 MAX_BYTES = 1 << 20  # 1 MiB: the largest hand-written file is a hundredth of that
 MAX_DEPTH = 24  # levels of nesting; the schema needs 6
+MAX_DIGITS = 40  # of a number; a longer one stays text
 
 Location = tuple[str | int, ...]
 Parsed = TypeVar("Parsed", bound=BaseModel)
 _Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-@dataclass(frozen=True, order=True)
-class Problem:
-    """One thing that is wrong in one file, said to the person who edits it.
-
-    Attributes:
-        path: The file.
-        line: 1-based line of the value that is wrong, 1 where the whole file is.
-        what: What is wrong.
-        mend: How to mend it.
-    """
-
-    path: Path
-    line: int
-    what: str
-    mend: str
-
-    def __str__(self) -> str:
-        return f"{_shown(self.path)}:{self.line}: {self.what}; {self.mend}"
-
-
-class DocumentError(Exception):
-    """A file that cannot be read as YAML at all."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(str(problem))
-        self.problem = problem
+_STRANGE = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What YAML does not allow, and the three line ends that editors do not count as such: they would shift all line numbers."""
 
 
 class Plain(str):
@@ -112,16 +99,30 @@ def read_document(path: Path) -> Document:
         DocumentError: The file is missing, not a regular file, too large, empty, not UTF-8, not YAML, or uses what the
             format leaves out (aliases, tags, merge keys, several documents, duplicate keys, deep nesting).
     """
-    text = _read_text(path)
+    composer = _Composer(path, _read_text(path))
+    problems = composer.problems
+    data = None
     try:
-        return _Composer(path, text).compose()
+        data = composer.compose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = " ".join(part for part in (error.context, error.problem) if part) or "not YAML"
-        mend = "indent with spaces, not tabs" if "\\t" in what or "'\t'" in what else "mend the YAML at this line"
-        raise DocumentError(Problem(path, mark.line + 1 if mark else 1, what.replace("\n", " "), mend)) from None
-    except yaml.YAMLError as error:
-        raise DocumentError(Problem(path, 1, _one_line(error), "save the file as plain UTF-8 text")) from None
+        mend = (
+            "indent with spaces, not tabs"
+            if "\\t" in what or "'\t'" in what
+            else "mend the YAML at this line"
+        )
+        problems.append(Problem(path, mark.line + 1 if mark else 1, what, mend))
+    except (yaml.YAMLError, UnicodeError) as error:
+        # UnicodeError: libyaml lets half of a surrogate pair pass where it is written as `%ED%A0%80` in a tag
+        problems.append(Problem(path, 1, f"not YAML ({error})", "save the file as plain UTF-8 text"))
+    except _EnoughError:
+        pass  # noted
+    finally:
+        composer.loader.dispose()
+    if problems:
+        raise DocumentError(*capped(path, set(problems)))
+    return Document(path, data, composer.lines)
 
 
 def parse(document: Document, model: type[Parsed]) -> tuple[Parsed | None, list[Problem]]:
@@ -137,16 +138,10 @@ def parse(document: Document, model: type[Parsed]) -> tuple[Parsed | None, list[
     try:
         return model.model_validate(document.data), []
     except ValidationError as error:
-        problems = {_explain(document, model, details) for details in error.errors(include_url=False)}
-        return None, sorted(problems)
-
-
-def _shown(path: Path) -> str:
-    """The path as an editor's terminal can click it: relative to the current directory where it lies below."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+        found = error.errors(include_url=False, include_context=True)
+        return None, capped(
+            document.path, {_explain(document, model, details) for details in found[: 2 * MAX_PROBLEMS]}
+        )
 
 
 def _read_text(path: Path) -> str:
@@ -154,6 +149,8 @@ def _read_text(path: Path) -> str:
         return DocumentError(Problem(path, 1, what, mend))
 
     try:
+        if not path.is_symlink() and not path.exists():
+            raise refuse("no such file", "write it or name another")
         if not path.is_file():
             raise refuse("not a regular file", "put a YAML file in its place or remove it")
         if (size := path.stat().st_size) > MAX_BYTES:
@@ -167,69 +164,94 @@ def _read_text(path: Path) -> str:
         line = raw.count(b"\n", 0, error.start) + 1
         what = f"not UTF-8 text (byte {raw[error.start]:#04x})"
         raise DocumentError(Problem(path, line, what, "save the file as UTF-8")) from None
+    if strange := _STRANGE.search(text):
+        line = text.count("\n", 0, strange.start()) + 1
+        what = f"the character U+{ord(strange[0]):04X}, which text does not have"
+        raise DocumentError(Problem(path, line, what, "remove it; save the file as plain text"))
     if not text.strip():
         raise refuse("the file is empty", "write the entry or remove the file")
     return text
 
 
 class _Composer:
-    """Builds plain data from the parser's events, refusing what the format leaves out before it can do harm."""
+    """Builds plain data from the parser's events; what the format leaves out is noted and passed over before it can do harm."""
 
     def __init__(self, path: Path, text: str) -> None:
         self.path = path
         self.lines: dict[Location, int] = {}
-        self.events: Iterator[yaml.Event] = yaml.parse(text, Loader=_Loader)
+        self.problems: list[Problem] = []
+        self.loader = _Loader(text)
 
-    def compose(self) -> Document:
-        event = next(self.events)
+    def compose(self) -> Any:
+        """The data of the text.
+
+        Raises:
+            _EnoughError: There is no use in reading on.
+            yaml.YAMLError: The text is not YAML.
+        """
+        event = self.next()
         while isinstance(event, (yaml.StreamStartEvent, yaml.DocumentStartEvent)):
-            event = next(self.events)
+            event = self.next()
         if isinstance(event, yaml.StreamEndEvent):
-            raise DocumentError(Problem(self.path, 1, "the file holds only comments", "write the entry or remove the file"))
+            return self.note(None, "the file holds only comments", "write the entry or remove the file")
         data = self.value(event, (), event.start_mark.line + 1)
-        for event in self.events:
-            if isinstance(event, yaml.DocumentStartEvent):
-                raise self.refuse(event, "a second YAML document", "keep one document a file")
-        return Document(self.path, data, self.lines)
+        self.next()  # the document's end
+        if not isinstance(event := self.next(), yaml.StreamEndEvent):
+            self.note(event, "a second YAML document", "keep one document a file")
+        return data
 
-    def refuse(self, event: yaml.Event, what: str, mend: str) -> DocumentError:
-        return DocumentError(Problem(self.path, event.start_mark.line + 1, what, mend))
+    def next(self) -> Any:
+        return self.loader.get_event()
 
-    def value(self, event: yaml.Event, location: Location, line: int) -> Any:
+    def note(self, event: Any, what: str, mend: str) -> None:
+        self.problems.append(Problem(self.path, event.start_mark.line + 1 if event else 1, what, mend))
+        if len(self.problems) > MAX_PROBLEMS:
+            raise _EnoughError
+
+    def value(self, event: Any, location: Location, line: int) -> Any:
         self.lines[location] = line
         if isinstance(event, yaml.AliasEvent):
-            raise self.refuse(event, f"the alias `*{event.anchor}`", "write the value out: aliases are not used here")
-        if getattr(event, "anchor", None):
-            raise self.refuse(event, f"the anchor `&{event.anchor}`", "remove it: anchors are not used here")
-        if getattr(event, "tag", None):
-            raise self.refuse(event, f"the tag `{event.tag}`", "remove it: tags are not used here")
+            self.note(event, f"the alias `*{event.anchor}`", "write the value out: aliases are not used here")
+            return None
+        if event.anchor:
+            self.note(event, f"the anchor `&{event.anchor}`", "remove it: anchors are not used here")
+        if event.tag:
+            self.note(event, f"the tag `{event.tag}`", "remove it: tags are not used here")
         if isinstance(event, yaml.ScalarEvent):
             return _scalar(event)
         if len(location) >= MAX_DEPTH:
-            raise self.refuse(event, f"nested more than {MAX_DEPTH} levels deep", "flatten it")
+            self.note(event, f"nested more than {MAX_DEPTH} levels deep", "flatten it")
+            raise _EnoughError
         if isinstance(event, yaml.SequenceStartEvent):
             return self.sequence(location)
         return self.mapping(location)
 
     def sequence(self, location: Location) -> list[Any]:
         items: list[Any] = []
-        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
+        while not isinstance(event := self.next(), yaml.SequenceEndEvent):
             items.append(self.value(event, (*location, len(items)), event.start_mark.line + 1))
         return items
 
     def mapping(self, location: Location) -> dict[str, Any]:
         items: dict[str, Any] = {}
-        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
+        while not isinstance(event := self.next(), yaml.MappingEndEvent):
             line = event.start_mark.line + 1
             if not isinstance(event, yaml.ScalarEvent) or event.tag or event.anchor:
-                raise self.refuse(event, "a key that is not plain text", "write the key as one word")
-            key = str(event.value)
-            if key == "<<":
-                raise self.refuse(event, "the merge key `<<`", "write the values out: merging is not used here")
-            if key in items:
-                raise self.refuse(event, f"the key `{key}` stands twice", "keep one of the two")
-            items[key] = self.value(next(self.events), (*location, key), line)
+                self.note(event, "a key that is not plain text", "write the key as one word")
+                self.value(event, (*location, ""), line)
+                key = ""
+            else:
+                key = str(event.value)
+                if key == "<<":
+                    self.note(event, "the merge key `<<`", "write the values out: merging is not used here")
+                elif key in items:
+                    self.note(event, f"the key `{key}` stands twice", "keep one of the two")
+            items[key] = self.value(self.next(), (*location, key), line)
         return items
+
+
+class _EnoughError(Exception):
+    """Reading on would show nothing that helps."""
 
 
 def _scalar(event: yaml.ScalarEvent) -> Any:
@@ -250,46 +272,66 @@ def number_or_text(value: Any) -> Any:
         value: Data of a `Document`.
 
     Returns:
-        The same data with `Plain` scalars turned into `int`, `float` or `str`.
+        The same data with `Plain` scalars turned into `int`, `float` or `str`; a number that has no finite value, or no reasonable
+        length, stays text.
     """
     if isinstance(value, dict):
         return {key: number_or_text(item) for key, item in value.items()}
     if isinstance(value, list):
         return [number_or_text(item) for item in value]
     if isinstance(value, Plain):
-        if re.fullmatch(r"[-+]?\d+", value):
+        if len(value) <= MAX_DIGITS and re.fullmatch(r"[-+]?[0-9]+", value):
             return int(value)
-        if re.fullmatch(r"[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)?", value):
+        number = r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)([eE][-+]?[0-9]+)?"
+        if len(value) <= MAX_DIGITS and re.fullmatch(number, value) and math.isfinite(float(value)):
             return float(value)
         return str(value)
     return value
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+_EXPECTED = {
+    "string_type": "text; quote it where it looks like something else",
+    "list_type": "a list; write its items as `- …` or in brackets",
+    "dict_type": "a mapping; write it as `key: value`",
+    "model_type": "a mapping; write it as `key: value`",
+    "model_attributes_type": "a mapping; write it as `key: value`",
+    "string_too_short": "empty; write it or remove the key",
+    "too_short": "empty; write it or remove the key",
+}
+"""What pydantic's kinds of error say of a value, and the mend."""
 
 
 def _explain(document: Document, model: type[BaseModel], details: ErrorDetails) -> Problem:
     """Say a pydantic error in the words of the file."""
     location = tuple(details["loc"])
-    name = next((str(step) for step in reversed(location) if isinstance(step, str)), "the file")
+    steps = [str(step) for step in location if isinstance(step, str) and step != "[key]"]
+    name = f"`{steps[-1]}`" if steps else "the entry" if location else "the file"
     kind = details["type"]
     given = details["input"]
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(name, _field_names(model), n=1)
-        mend = f"did you mean `{near[0]}`?" if near else "remove it"
-        return document.problem(location, f"unknown key `{name}`", mend)
+        near = nearest(steps[-1], _field_names(model))
+        return document.problem(
+            location, f"unknown key {name}", f"did you mean `{near}`?" if near else "remove it"
+        )
     if kind == "missing":
         present = given if isinstance(given, dict) else {}
-        if {"en", "zh"} == {name, *present}:
-            other = "zh" if name == "en" else "en"
-            return document.problem(location, f"`{other}` without its `{name}`", f"add the text in `{name}`")
-        return document.problem(location, f"`{name}` is missing", "add it")
+        if {"en", "zh"} == {steps[-1], *present}:
+            other = "zh" if steps[-1] == "en" else "en"
+            return document.problem(location, f"`{other}` without its {name}", f"add the text in {name}")
+        return document.problem(location, f"{name} is missing", "add it")
     if kind == "literal_error":
-        return document.problem(location, f"`{name}: {given}` is not known", f"use {details['ctx']['expected']}")
-    what, _, mend = details["msg"].removeprefix("Value error, ").partition("; ")
-    what = what if mend else f"`{name}`: {what[:1].lower()}{what[1:]}"
-    return document.problem(location, " ".join(what.split()), mend or "mend the value")
+        return document.problem(
+            location, f"`{steps[-1]}: {given}` is not known", f"use {details['ctx']['expected']}"
+        )
+    if kind in _EXPECTED:
+        what, _, mend = _EXPECTED[kind].partition("; ")
+        return document.problem(location, f"{name} is {'' if what == 'empty' else 'not '}{what}", mend)
+    what, _, mend = details["msg"].removeprefix("Value error, ").rpartition("; ")
+    return (
+        document.problem(location, what, mend)
+        if what
+        else document.problem(location, f"{name}: {mend[:1].lower()}{mend[1:]}", "mend the value")
+    )
 
 
 @cache

@@ -2,32 +2,56 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 
-from ptmkb.catalogue.documents import Document, DocumentError, Location, Problem, parse, read_document
+from ptmkb.catalogue.documents import (
+    MAX_BYTES,
+    Document,
+    DocumentError,
+    Location,
+    Problem,
+    parse,
+    read_document,
+)
+from ptmkb.catalogue.salvage import salvage
 from ptmkb.catalogue.schema import Categories, Category, Model, Paper, Papers
 
 DATA = Path(__file__).parent / "data"
 """The catalogue that ships with the package."""
 
-_Parsed = TypeVar("_Parsed", bound=BaseModel)
-
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an entry stands: its file, and its location in it (an index where the file holds a list)."""
+    """Where an entry stands: its file, and its location in it (an index where the file holds a list).
+
+    Attributes:
+        document: The file.
+        location: The way to the entry in it.
+        kept: Of an entry that broke the schema, by list, the indices in the file of the items that it still has.
+    """
 
     document: Document
     location: Location = ()
+    kept: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def line(self, location: Location) -> int:
+        """The line of a location inside the entry."""
+        return self.document.line((*self.location, *self._in_file(location)))
 
     def problem(self, location: Location, what: str, mend: str) -> Problem:
         """A problem at a location inside the entry."""
-        return self.document.problem((*self.location, *location), what, mend)
+        return self.document.problem((*self.location, *self._in_file(location)), what, mend)
+
+    def _in_file(self, location: Location) -> Location:
+        if len(location) > 1 and location[0] in self.kept and isinstance(location[1], int):
+            return (location[0], self.kept[str(location[0])][location[1]], *location[2:])
+        return location
 
 
 @dataclass(frozen=True)
@@ -79,7 +103,8 @@ def read_catalogue(directory: Path = DATA) -> tuple[Catalogue, list[Problem]]:
         directory: Holds `categories.yaml`, `papers/*.yaml` and `models/*.yaml`.
 
     Returns:
-        What could be read, and the problems of what could not. What needs several files at once is left to `checking`.
+        What could be read, the sound parts of broken entries among it, and the problems of single files. What needs several files at
+        once is left to `checking`.
     """
     problems: list[Problem] = []
     entries = list(_read_all(directory, problems))
@@ -98,27 +123,54 @@ def read_catalogue(directory: Path = DATA) -> tuple[Catalogue, list[Problem]]:
 
 
 def _read_all(directory: Path, problems: list[Problem]) -> Iterator[Entry]:
-    for path in sorted(directory.glob("models/*.yaml")):
-        model, document = _read(path, Model, problems)
-        if model and document:
-            yield Entry(model, Origin(document))
-    for path in sorted(directory.glob("papers/*.yaml")):
-        papers, document = _read(path, Papers, problems)
-        if papers and document:
-            yield from (Entry(paper, Origin(document, (i,))) for i, paper in enumerate(papers.root))
-    path = directory / "categories.yaml"
-    if path.exists() or directory.is_dir():
-        categories, document = _read(path, Categories, problems)
-        if categories and document:
-            yield from (Entry(item, Origin(document, (i,))) for i, item in enumerate(categories.root))
+    for path in _files(directory / "models", problems):
+        yield from _read(path, Model, Model, problems)
+    for path in _files(directory / "papers", problems):
+        yield from _read(path, Papers, Paper, problems)
+    if directory.is_dir():
+        yield from _read(directory / "categories.yaml", Categories, Category, problems)
 
 
-def _read(path: Path, model: type[_Parsed], problems: list[Problem]) -> tuple[_Parsed | None, Document | None]:
+def _files(folder: Path, problems: list[Problem]) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix == ".yaml":
+            yield path
+        elif path.suffix.lower() in (".yaml", ".yml"):
+            what = f"a file named `{path.suffix}` is not read"
+            problems.append(Problem(path, 1, what, f"rename it to {path.stem}.yaml"))
+
+
+def _read(
+    path: Path, whole: type[BaseModel], kind: type[Model | Paper | Category], problems: list[Problem]
+) -> Iterator[Entry]:
+    """The entries of a file, with what is wrong with it added to `problems`."""
     try:
         document = read_document(path)
     except DocumentError as error:
-        problems.append(error.problem)
-        return None, None
-    parsed, found = parse(document, model)
+        problems.extend(error.problems)
+        yield from _named_in(path, kind)
+        return
+    parsed, found = parse(document, whole)
     problems.extend(found)
-    return parsed, document
+    if isinstance(parsed, RootModel):
+        yield from (Entry(value, Origin(document, (i,))) for i, value in enumerate(parsed.root))
+    elif isinstance(parsed, kind):
+        yield Entry(parsed, Origin(document))
+    else:
+        listed = document.data if isinstance(document.data, list) else []
+        broken = [((), document.data)] if whole is kind else [((i,), item) for i, item in enumerate(listed)]
+        for location, data in broken:
+            if saved := salvage(kind, data):
+                yield Entry(saved[0], Origin(document, location, saved[1]))
+
+
+def _named_in(path: Path, kind: type[Model | Paper | Category]) -> Iterator[Entry]:
+    """What a file that is not YAML seems to name, so that references to it do not dangle on top of all."""
+    text = ""
+    with contextlib.suppress(OSError):
+        if path.is_file() and path.stat().st_size <= MAX_BYTES:
+            text = path.read_text(encoding="utf-8", errors="replace")
+    for match in re.finditer(r"\bid: *[\"']?([a-z0-9][a-z0-9._-]*)", text):
+        if saved := salvage(kind, {"id": match[1]}):
+            line = text.count("\n", 0, match.start()) + 1
+            yield Entry(saved[0], Origin(Document(path, None, {(): line})))

@@ -15,14 +15,22 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from ptmkb.catalogue.documents import number_or_text
 
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
+_WIDE = r"\u2014\u2018\u2019\u201c\u201d\u2026\u3001-\u303f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff01-\uff60\U00020000-\U0003ffff"
+_FOLD = re.compile(f"(?<=[{_WIDE}]) (?=[{_WIDE}])")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
+"""What no export and no terminal takes as text; quoted YAML can write it as an escape."""
 
 
 def _partial_date(text: str) -> str:
-    match = re.fullmatch(r"(\d{4})(?:-(\d{2})(?:-(\d{2}))?)?", text)
+    match = re.fullmatch(r"([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2}))?)?", text)
     if not match:
         raise ValueError(f"`{text}` is not a date; write YYYY, YYYY-MM or YYYY-MM-DD")
     year, month, day = int(match[1]), int(match[2] or 1), int(match[3] or 1)
-    if not 1950 <= year <= 2100 or not 1 <= month <= 12 or not 1 <= day <= calendar.monthrange(year, month)[1]:
+    if (
+        not 1950 <= year <= 2100
+        or not 1 <= month <= 12
+        or not 1 <= day <= calendar.monthrange(year, month)[1]
+    ):
         raise ValueError(f"`{text}` is not a day of the calendar; write YYYY, YYYY-MM or YYYY-MM-DD")
     return text
 
@@ -31,18 +39,33 @@ def _plain_text(value: Any) -> Any:
     return str(value) if isinstance(value, str) else value
 
 
+def _legible(text: str) -> str:
+    if text and not text.strip():
+        raise ValueError("the text is blank; write it or remove the key")
+    if strange := _CONTROL.search(text):
+        raise ValueError(f"the text holds the control character U+{ord(strange[0]):04X}; remove it")
+    return text
+
+
+def _unfolded(text: str) -> str:
+    """Chinese without the spaces that YAML's folding puts between its lines."""
+    return _FOLD.sub("", text)
+
+
 def _http(text: str) -> str:
-    if not re.fullmatch(r"https?://[^\s<>\"]+", text):
+    if not re.fullmatch(r"https?://[^\s<>\"{}\\^`|]+", text):
         raise ValueError(f"`{text}` is not a web address; write https://…")
     return text
 
 
-Str = Annotated[str, BeforeValidator(_plain_text), Field(min_length=1)]
+Str = Annotated[str, BeforeValidator(_plain_text), Field(min_length=1), AfterValidator(_legible)]
 Slug = Annotated[Str, Field(pattern=r"^[a-z0-9]+(?:[-_.][a-z0-9]+)*$")]
 PartialDate = Annotated[Str, AfterValidator(_partial_date)]
 Url = Annotated[Str, AfterValidator(_http)]
 Value = Annotated[Any, BeforeValidator(number_or_text)]
-Modality = Literal["text", "image", "audio", "video", "time-series", "layout", "protein", "point-cloud", "action"]
+Modality = Literal[
+    "text", "image", "audio", "video", "time-series", "layout", "protein", "point-cloud", "action"
+]
 Relation = Literal["architecture", "objective", "component", "weights", "distillation", "scale", "data"]
 
 
@@ -56,7 +79,7 @@ class Text(Strict):
     """A text for readers, in both languages."""
 
     en: Str
-    zh: Str
+    zh: Annotated[Str, AfterValidator(_unfolded)]
 
     @model_validator(mode="after")
     def _zh_is_chinese(self) -> Text:
@@ -96,9 +119,13 @@ class Paper(Strict):
     authors: Annotated[list[Str], Field(min_length=1)]
     year: Annotated[int, Field(ge=1950, le=2100)]
     venue: Str | None = None
-    arxiv: Annotated[Str, Field(pattern=r"^(\d{4}\.\d{4,5}|[a-z-]+(\.[A-Z]{2})?/\d{7})$")] | None = None
-    doi: Annotated[Str, Field(pattern=r"^10\.\d{4,9}/\S+$")] | None = None
-    acl: Annotated[Str, Field(pattern=r"^([A-Z]\d{2}-\d{4}|\d{4}\.[a-z0-9_-]+\.\d+)$")] | None = None
+    arxiv: Annotated[Str, Field(pattern=r"^([0-9]{4}\.[0-9]{4,5}|[a-z-]+(\.[A-Z]{2})?/[0-9]{7})$")] | None = (
+        None
+    )
+    doi: Annotated[Str, Field(pattern=r"^10\.[0-9]{4,9}/[^\s{}\\]+$")] | None = None
+    acl: Annotated[Str, Field(pattern=r"^([A-Z][0-9]{2}-[0-9]{4}|[0-9]{4}\.[a-z0-9_-]+\.[0-9]+)$")] | None = (
+        None
+    )
     url: Url | None = None
     provenance: Str
 

@@ -3,14 +3,14 @@
 Exit codes: 0 what was asked holds, 1 something does not hold, 2 wrong usage.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ptmkb.cli import annotations, catalogue, lineage, probe, site, source
+from ptmkb.cli import catalogue, lineage, probe, site
+from ptmkb.cli.annotations import app as annotations_app
+from ptmkb.cli.source import app as source_app
 from ptmkb.cli.state import State, run
 
 app = typer.Typer(
@@ -39,8 +39,8 @@ def options(
 catalogue.register(app)
 lineage.register(app)
 probe.register(app)
-app.add_typer(annotations.app, name="annotations")
-app.add_typer(source.app, name="source")
+app.add_typer(annotations_app, name="annotations")
+app.add_typer(source_app, name="source")
 site.register(app)
 
 

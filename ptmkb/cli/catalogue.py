@@ -13,6 +13,8 @@ import typer
 from ptmkb.cli.state import FAILS, Format, State, claim_readers, print_json, print_table, refuse
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from ptmkb.catalogue import Catalogue, Model, Problem
 
 
@@ -24,6 +26,13 @@ class PapersFormat(StrEnum):
     bibtex = "bibtex"
     csl = "csl"
     csv = "csv"
+
+
+class Status(StrEnum):
+    """How far an entry is."""
+
+    curated = "curated"
+    indexed = "indexed"
 
 
 def register(app: typer.Typer) -> None:
@@ -46,9 +55,7 @@ def check(
         return
     catalogue, problems = _check_all(ctx.obj)
     if format_ is Format.json:
-        print_json(
-            [{"file": str(p.path), "line": p.line, "what": p.what, "mend": p.mend} for p in problems]
-        )
+        print_json([{"file": str(p.path), "line": p.line, "what": p.what, "mend": p.mend} for p in problems])
     else:
         for problem in problems:
             sys.stdout.write(f"{problem}\n")
@@ -61,24 +68,23 @@ def check(
 
 def _check_all(state: State) -> tuple[Catalogue, list[Problem]]:
     from ptmkb.annotations import load_notes, notes_directory
-    from ptmkb.catalogue import DATA, Entry, Paper, cited_papers, read_catalogue
+    from ptmkb.catalogue import DATA, Paper, cited_papers, read_catalogue
     from ptmkb.catalogue import check as check_catalogue
 
     catalogue, problems = read_catalogue(state.catalogue_dir or DATA)
+    unsound = bool(problems)  # what a broken file cites is not fully known
     problems += check_catalogue(catalogue, claim_readers())
-    notes = load_notes(state.annotations_dir or notes_directory(), catalogue)
+    # The package's own notes need not fit another catalogue, nor need they cite its papers.
+    belong = state.catalogue_dir is None or state.annotations_dir is not None
+    notes = load_notes(state.annotations_dir or notes_directory(), catalogue if belong else None)
     problems += notes.problems
-    cited = cited_papers(catalogue) | {citation.paper for note in notes.notes for citation in note.papers}
-
-    def idle(entry: Entry) -> bool:
-        return isinstance(entry.value, Paper) and entry.value.id not in cited
-
-    own = state.catalogue_dir is None  # another catalogue's notes may lie elsewhere: its papers are not called idle
-    problems += [
-        entry.origin.problem(("id",), f"nothing cites `{entry.value.id}`", "cite it or remove it")
-        for entry in catalogue.entries
-        if own and idle(entry)
-    ]
+    if state.catalogue_dir is None and not unsound:
+        cited = cited_papers(catalogue) | {citation.paper for note in notes.notes for citation in note.papers}
+        problems += [
+            entry.origin.problem(("id",), f"nothing cites `{entry.value.id}`", "cite it or remove it")
+            for entry in catalogue.entries
+            if isinstance(entry.value, Paper) and entry.value.id not in cited
+        ]
     return catalogue, sorted(set(problems))
 
 
@@ -87,7 +93,12 @@ def _write_schemas(directory: Path) -> None:
     from ptmkb.catalogue import Categories, Model, Papers
 
     directory.mkdir(parents=True, exist_ok=True)
-    kinds = {"model": Model, "papers": Papers, "categories": Categories, "notes": NoteFile}
+    kinds: dict[str, type[BaseModel]] = {
+        "model": Model,
+        "papers": Papers,
+        "categories": Categories,
+        "notes": NoteFile,
+    }
     for name, kind in kinds.items():
         path = directory / f"{name}.schema.json"
         schema: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
@@ -99,7 +110,7 @@ def _write_schemas(directory: Path) -> None:
 def models(
     ctx: typer.Context,
     category: Annotated[str | None, typer.Option(help="Only this category and those below it.")] = None,
-    status: Annotated[str | None, typer.Option(help="Only `curated` or `indexed` entries.")] = None,
+    status: Annotated[Status | None, typer.Option(help="Only `curated` or `indexed` entries.")] = None,
     format_: Annotated[Format, typer.Option("--format")] = Format.table,
 ) -> None:
     """List the models, oldest first, with what the last full probe said of them."""
@@ -108,8 +119,10 @@ def models(
     catalogue = ctx.obj.load_catalogue()
     if category is not None and category not in catalogue.categories:
         refuse(f"no category `{category}`; there are {', '.join(catalogue.categories)}")
-    chosen = catalogue.members(category) if category else sorted(
-        catalogue.models.values(), key=lambda model: (model.released, model.id)
+    chosen = (
+        catalogue.members(category)
+        if category
+        else sorted(catalogue.models.values(), key=lambda model: (model.released, model.id))
     )
     record = read_evidence()
     rows = [
@@ -121,7 +134,14 @@ def models(
         print_json(rows)
         return
     table = [
-        [row["id"], row["name"], row["released"], row["category"], row["status"], _evidence_cell(row["evidence"])]
+        [
+            row["id"],
+            row["name"],
+            row["released"],
+            row["category"],
+            row["status"],
+            _evidence_cell(row["evidence"]),
+        ]
         for row in rows
     ]
     print_table(f"{len(rows)} models", ["id", "name", "released", "category", "status", "evidence"], table)
@@ -161,7 +181,9 @@ def papers(
     catalogue = ctx.obj.load_catalogue()
     chosen = [paper for paper in catalogue.papers.values() if year is None or paper.year == year]
     if format_ is PapersFormat.json:
-        print_json([{"id": p.id, "title": p.title, "year": p.year, "arxiv": p.arxiv, "url": p.link} for p in chosen])
+        print_json(
+            [{"id": p.id, "title": p.title, "year": p.year, "arxiv": p.arxiv, "url": p.link} for p in chosen]
+        )
     elif format_ is PapersFormat.table:
         rows = [[p.id, p.title, str(p.year), p.link] for p in chosen]
         print_table(f"{len(rows)} papers", ["id", "title", "year", "link"], rows)

@@ -27,13 +27,24 @@ def register(app: typer.Typer) -> None:
 
 def lineage(
     ctx: typer.Context,
-    model: Annotated[str | None, typer.Argument(metavar="[ID]", help="Only this model and its descendants.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="Only this model and its descendants.")
+    ] = None,
     code: Annotated[bool, typer.Option(help="With the edges read from the source of transformers.")] = True,
     format_: Annotated[GraphFormat, typer.Option("--format")] = GraphFormat.tree,
 ) -> None:
     """Who descends from whom, by which relation."""
     from ptmkb.catalogue import dangling
-    from ptmkb.lineage import build_graph, code_edges, descendants, to_dot, to_graphml, to_json, to_tree
+    from ptmkb.lineage import (
+        build_graph,
+        code_edges,
+        descendants,
+        restrict,
+        to_dot,
+        to_graphml,
+        to_json,
+        to_tree,
+    )
 
     catalogue = ctx.obj.load_catalogue()
     wants_code = code and format_ is not GraphFormat.tree
@@ -41,13 +52,13 @@ def lineage(
     if model is not None:
         if model not in graph:
             refuse("; ".join(dangling("model", model, graph.nodes)))
-        graph = graph.subgraph({model} | descendants(graph, model))
+        graph = restrict(graph, {model} | descendants(graph, model))
     if format_ is GraphFormat.json:
         print_json(to_json(graph))
     elif format_ is GraphFormat.tree:
         from rich.console import Console
 
-        console = Console(width=None if sys.stdout.isatty() else 160)
+        console = Console(width=None if sys.stdout.isatty() else 160, emoji=False)
         for tree in to_tree(graph, model):
             console.print(tree, highlight=False)
     else:

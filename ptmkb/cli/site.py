@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from enum import StrEnum
@@ -35,11 +36,16 @@ def pages(
     lang: Annotated[LanguageOption, typer.Option(help="Their language.")] = LanguageOption.en,
 ) -> None:
     """Write the generated pages as plain Markdown, for any site engine."""
-    from ptmkb.site import all_pages
+    from ptmkb.site import chapters, gather, sections
+    from ptmkb.site.building import SiteError, project_root
 
     state = ctx.obj
+    knowledge = gather("zh" if lang is LanguageOption.zh else "en", state.catalogue_dir, state.annotations_dir)
+    made = [page for section in sections(knowledge) for page in section.pages]
+    with contextlib.suppress(SiteError):  # an installed package has no chapters
+        made += chapters(project_root() / "docs" / lang.value, knowledge)
     written = 0
-    for page in all_pages("zh" if lang is LanguageOption.zh else "en", state.catalogue_dir, state.annotations_dir):
+    for page in made:
         path = out / page.path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page.source(), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -65,7 +66,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False, highlight=False)
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -82,6 +83,9 @@ def refuse(message: str) -> NoReturn:
 
 def run(app: Callable[[], Any]) -> None:
     """Run the command and turn what a person can mend into a line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character gets its escape
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except KeyboardInterrupt:
@@ -90,6 +94,9 @@ def run(app: Callable[[], Any]) -> None:
     except BrokenPipeError:  # the reader of our output went away (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
+    except OSError as error:
+        sys.stderr.write(f"ptmkb: {error.filename or 'output'}: {error.strerror}\n")
+        raise SystemExit(FAILS) from None
     except Exception as error:
         problems = getattr(error, "problems", None)
         if problems is None:

@@ -1,12 +1,12 @@
 """The lineage of models as a graph: who descends from whom, by which relation, on whose evidence.
 
-    graph = build_graph(load_catalogue())
-    place(graph)["bert"]                     # where it stands on the page
+graph = build_graph(load_catalogue())
+place(graph)["bert"]                     # where it stands on the page
 """
 
 from ptmkb.lineage.code import code_edges
 from ptmkb.lineage.exports import to_dot, to_graphml, to_json, to_tree
-from ptmkb.lineage.graph import CodeEdge, ancestors, build_graph, descendants
+from ptmkb.lineage.graph import CodeEdge, ancestors, build_graph, descendants, restrict
 from ptmkb.lineage.layout import Layout, place
 from ptmkb.lineage.rendering import network_data, vis_network_files
 
@@ -19,6 +19,7 @@ __all__ = [
     "descendants",
     "network_data",
     "place",
+    "restrict",
     "to_dot",
     "to_graphml",
     "to_json",

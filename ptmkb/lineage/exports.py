@@ -6,6 +6,7 @@ import io
 from typing import Any
 
 import networkx as nx
+from rich.text import Text
 from rich.tree import Tree
 
 from ptmkb.lineage.graph import Graph, literature
@@ -18,13 +19,15 @@ def to_json(graph: Graph) -> dict[str, Any]:
     """`{nodes: [{id, …}], edges: [{source, target, relation, …}]}`."""
     return {
         "nodes": [{"id": node, **data} for node, data in graph.nodes(data=True)],
-        "edges": [{"source": source, "target": target, **data} for source, target, data in graph.edges(data=True)],
+        "edges": [
+            {"source": source, "target": target, **data} for source, target, data in graph.edges(data=True)
+        ],
     }
 
 
 def to_graphml(graph: Graph) -> str:
     """GraphML, as Gephi and yEd read it; lists are joined, notes become one attribute a language."""
-    flat = nx.MultiDiGraph()
+    flat: Graph = nx.MultiDiGraph()
     for node, data in graph.nodes(data=True):
         flat.add_node(node, **_flat(data))
     for source, target, key, data in graph.edges(keys=True, data=True):
@@ -80,29 +83,40 @@ def to_tree(graph: Graph, root: str | None = None) -> list[Tree]:
     for node in stated.nodes:
         edges = [(data["relation"], source) for source, _, data in stated.in_edges(node, data=True)]
         if edges:
-            relation, source = min(edges, key=lambda edge: (_FIRST.index(edge[0]), graph.nodes[edge[1]]["released"], edge[1]))
+            relation, source = min(
+                edges, key=lambda edge: (_FIRST.index(edge[0]), graph.nodes[edge[1]]["released"], edge[1])
+            )
             parent[node] = (source, relation)
     children: dict[str, list[str]] = {}
     for node in graph.nodes:  # oldest first: nodes were added in the order of their dates
         if node in parent:
             children.setdefault(parent[node][0], []).append(node)
 
-    def label(node: str) -> str:
+    def label(node: str) -> Text:
         data = graph.nodes[node]
-        text = f"[bold]{data['name']}[/] [dim]{data['released']}[/]"
+        text = Text.assemble((data["name"], "bold"), " ", (data["released"], "dim"))
         if node in parent:
-            text += f" ← {parent[node][1]}"
+            text.append(f" ← {parent[node][1]}")
         others = [
             f"{graph.nodes[source]['name']} ({edge['relation']})"
-            for source, _, edge in (stated.in_edges(node, data=True) if node in stated else ())
-            if (source, edge["relation"]) != parent[node]
+            for source, _, edge in stated.in_edges(node, data=True)
+            if (source, edge["relation"]) != parent.get(node)
         ]
-        return text + (f" [dim]· also {', '.join(others)}[/]" if others else "")
+        if others:
+            text.append(f" · also {', '.join(others)}", "dim")
+        return text
+
+    shown: set[str] = set()
 
     def grow(node: str, tree: Tree) -> Tree:
+        shown.add(node)
         for child in children.get(node, []):
-            grow(child, tree.add(label(child)))
+            if child not in shown:  # in a circle, which `check` reports, every model is its own descendant
+                grow(child, tree.add(label(child)))
         return tree
 
     roots = [root] if root else [node for node in graph.nodes if node not in parent]
-    return [grow(node, Tree(label(node))) for node in roots]
+    trees = [grow(node, Tree(label(node))) for node in roots]
+    if root is None:
+        trees += [grow(node, Tree(label(node))) for node in graph.nodes if node not in shown]
+    return trees

@@ -6,14 +6,15 @@ Edges of the relations that the literature states come from the entries; `code` 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import networkx as nx
 
 from ptmkb.catalogue import Catalogue
 
-Graph = nx.MultiDiGraph
+Graph: TypeAlias = "nx.MultiDiGraph[str]"
 """Nodes carry `name`, `released`, `category`, `status`, `modalities`; edges carry `relation`, and where the literature states them `note`
 (both languages), `paper` and `at`. The key of an edge is its relation."""
 
@@ -45,7 +46,7 @@ def build_graph(catalogue: Catalogue, code: Iterable[CodeEdge] = ()) -> Graph:
     Returns:
         A directed multigraph, ancestors before descendants.
     """
-    graph = Graph()
+    graph: Graph = nx.MultiDiGraph()
     for model in sorted(catalogue.models.values(), key=lambda m: (m.released, m.id)):
         graph.add_node(
             model.id,
@@ -82,16 +83,34 @@ def build_graph(catalogue: Catalogue, code: Iterable[CodeEdge] = ()) -> Graph:
 
 def literature(graph: Graph) -> Graph:
     """The part of the graph that the literature states; it has no circles, which `code` edges may have."""
-    return graph.edge_subgraph([edge for edge in graph.edges(keys=True) if edge[2] != "code"])
+    return _part(graph, (edge for edge in graph.edges(keys=True) if edge[2] != "code"))
+
+
+def restrict(graph: Graph, models: Container[str]) -> Graph:
+    """The graph of some of its models, with the edges between them, all in the order of the whole.
+
+    (A view of networkx walks over a set, so that its order would change from run to run.)
+    """
+    part = _part(graph, (edge for edge in graph.edges(keys=True) if edge[0] in models and edge[1] in models))
+    part.remove_nodes_from([node for node in graph if node not in models])
+    return part
+
+
+def _part(graph: Graph, edges: Iterable[tuple[str, str, str]]) -> Graph:
+    part: Graph = nx.MultiDiGraph()
+    part.add_nodes_from(graph.nodes(data=True))
+    for source, target, key in edges:
+        part.add_edge(source, target, key=key, **graph.edges[source, target, key])
+    return part
 
 
 def ancestors(graph: Graph, model_id: str) -> set[str]:
     """Every model that this one descends from, through any number of stated edges."""
     stated = literature(graph)
-    return set(nx.ancestors(stated, model_id)) if model_id in stated else set()
+    return set(nx.ancestors(stated, model_id))
 
 
 def descendants(graph: Graph, model_id: str) -> set[str]:
     """Every model that descends from this one, through any number of stated edges."""
     stated = literature(graph)
-    return set(nx.descendants(stated, model_id)) if model_id in stated else set()
+    return set(nx.descendants(stated, model_id))

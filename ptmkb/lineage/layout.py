@@ -18,7 +18,7 @@ BOX_WIDTH = 150.0  # pixels at zoom 1: the longest name with its padding
 BOX_HEIGHT = 34.0
 ROW = 58.0  # distance of rows: a box and room for edges to pass
 COLUMN = 176.0  # distance of neighbours in a row
-ROWS_WANTED = 7  # a year is widened until its models fit into about so many rows
+ROWS_WANTED = 12  # a year is widened until its models fit into about so many rows: makes the picture about 5:3
 SWEEPS = 8  # passes that pull each model towards its relatives; the picture settles after about five
 
 
@@ -53,15 +53,18 @@ def place(graph: Graph) -> Layout:
     """
     dates = {node: _fraction(data["released"]) for node, data in graph.nodes(data=True)}
     years = _years(dates)
-    x = {node: years[int(date)] + (date % 1) * (years[int(date) + 1] - years[int(date)]) for node, date in dates.items()}
+    x = {
+        node: years[int(date)] + (date % 1) * (years[int(date) + 1] - years[int(date)])
+        for node, date in dates.items()
+    }
     order = sorted(graph.nodes, key=lambda node: (x[node], node))
-    neighbours = literature(graph).to_undirected() if graph.number_of_edges() else graph
+    neighbours = literature(graph).to_undirected()
     rows: dict[str, int] = {}
     wanted = dict.fromkeys(order, 0.0)
     for _ in range(SWEEPS):
         rows = _settle(order, x, wanted)
         for node in order:
-            near = [rows[other] for other in (neighbours[node] if node in neighbours else ())]
+            near = [rows[other] for other in neighbours[node]]
             wanted[node] = fmean([*near, rows[node]])
     positions = {node: (round(x[node], 1), rows[node] * ROW) for node in order}
     heights = [y for _, y in positions.values()] or [0.0]
@@ -86,7 +89,7 @@ def _years(dates: Mapping[str, float]) -> dict[int, float]:
     edges, x = {}, 0.0
     for year in range(min(count), max(count) + 2):
         edges[year] = x
-        x += COLUMN * max(1.0, count[year] / ROWS_WANTED * 2)
+        x += COLUMN * max(0.8, count[year] / ROWS_WANTED * 2)
     return edges
 
 

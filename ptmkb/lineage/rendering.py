@@ -19,9 +19,24 @@ _DASHES = {"code": [2, 5], "objective": [9, 5], "data": [2, 3], "distillation": 
 _OPTIONS = {
     "physics": {"enabled": False},
     "layout": {"improvedLayout": False},
-    "interaction": {"hover": True, "dragNodes": False, "tooltipDelay": 120, "navigationButtons": False, "keyboard": False},
-    "nodes": {"shape": "box", "margin": 8, "borderWidth": 1.5, "font": {"size": 15}, "widthConstraint": {"maximum": BOX_WIDTH}},
-    "edges": {"arrows": {"to": {"enabled": True, "scaleFactor": 0.5}}, "smooth": {"type": "cubicBezier", "forceDirection": "horizontal", "roundness": 0.45}},
+    "interaction": {
+        "hover": True,
+        "dragNodes": False,
+        "tooltipDelay": 120,
+        "navigationButtons": False,
+        "keyboard": False,
+    },
+    "nodes": {
+        "shape": "box",
+        "margin": 8,
+        "borderWidth": 1.5,
+        "font": {"size": 15},
+        "widthConstraint": {"maximum": BOX_WIDTH},
+    },
+    "edges": {
+        "arrows": {"to": {"enabled": True, "scaleFactor": 0.5}},
+        "smooth": {"type": "cubicBezier", "forceDirection": "horizontal", "roundness": 0.45},
+    },
 }
 
 
@@ -105,4 +120,4 @@ def vis_network_files() -> dict[str, Path]:
 
 def to_script(data: Mapping[str, Any]) -> str:
     """JSON that is safe inside an HTML `<script>` element."""
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")

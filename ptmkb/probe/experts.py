@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ptmkb.probe.tracing import Trace
+from ptmkb.probe.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -42,4 +42,3 @@ def expert_sets(trace: Trace, layer: int) -> Experts | None:
             if stacked and all(p.shape[0] == among for p in stacked) and among > 1:
                 return Experts(among, choices[among], tuple(tuple(p[i] for p in own) for i in range(among)))
     return None
-

@@ -74,7 +74,9 @@ def influences(
 
 
 class _Experiment:
-    def __init__(self, subject: Subject, inputs: dict[str, Any], taps: dict[str, Tensor], only: Sequence[str]) -> None:
+    def __init__(
+        self, subject: Subject, inputs: dict[str, Any], taps: dict[str, Tensor], only: Sequence[str]
+    ) -> None:
         self.subject, self.inputs, self.taps = subject, inputs, taps
         self.streams = {name: stream for name, stream in subject.streams.items() if not only or name in only}
         self.base, taps = self.forward(inputs)
@@ -90,26 +92,30 @@ class _Experiment:
         self.taps.clear()
         with seeded():
             outputs = {name: _features(value) for name, value in self.subject.outputs(inputs).items()}
-        taps = {name: _batch_first(value, len(next(iter(outputs.values())))) for name, value in self.taps.items()}
+        taps = {
+            name: _batch_first(value, len(next(iter(outputs.values())))) for name, value in self.taps.items()
+        }
         return outputs, taps
 
     def run(self, seed: int) -> dict[tuple[str, str], Influence]:
-        noise = {name: 0.0 for name in self.all}
+        noise = dict.fromkeys(self.all, 0.0)
         for _ in range(REPEATS):
             for name, difference in self.differences(self.inputs).items():
                 noise[name] = max(noise[name], float(difference.max()))
         order = self.batch_order_difference()
         batch_order = {name: order[name] > self.threshold(name, noise[name]) for name in order}
-        noise = {name: max(noise[name], 0.0 if batch_order.get(name, True) else order[name]) for name in noise}
+        noise = {
+            name: max(noise[name], 0.0 if batch_order.get(name, True) else order[name]) for name in noise
+        }
 
         found = {}
         for stream in self.streams.values():
             generator = torch.Generator().manual_seed(seed)
             leaks = self.leaks(stream, noise, generator)
-            moved = None
+            at_once = None
             if not any(batch_order.values()) and leaks is not None and not any(leaks.values()):
-                moved = self.moved_at_once(stream, noise, generator)
-            moved, floor = moved or self.moved(stream, noise, generator)
+                at_once = self.moved_at_once(stream, noise, generator)
+            moved, floor = at_once or self.moved(stream, noise, generator)
             for name in self.outputs:
                 found[stream.name, name] = Influence(
                     matrix=moved[name].tolist(),
@@ -126,7 +132,10 @@ class _Experiment:
 
     def moved(self, stream: Stream, noise: dict[str, float], generator: torch.Generator) -> Moved:
         """By output or tap, (outputs, positions): which output positions of any sample a replaced position moves; and the noise."""
-        moved = {name: torch.zeros(value.shape[1], stream.positions, dtype=torch.bool) for name, value in self.all.items()}
+        moved = {
+            name: torch.zeros(value.shape[1], stream.positions, dtype=torch.bool)
+            for name, value in self.all.items()
+        }
         for position in range(stream.positions):
             for _ in range(DRAWS):
                 changed = stream.replaced(self.inputs, position, generator)
@@ -134,15 +143,22 @@ class _Experiment:
                     moved[name][:, position] |= difference > self.threshold(name, noise[name])
         return moved, noise
 
-    def moved_at_once(self, stream: Stream, noise: dict[str, float], generator: torch.Generator) -> Moved | None:
+    def moved_at_once(
+        self, stream: Stream, noise: dict[str, float], generator: torch.Generator
+    ) -> Moved | None:
         """The same as `moved`, with many replacements in one batch; None where a sample's output depends on what else is in the batch.
 
         Unchanged copies at the start and the end of the batch show whether it does, and add to the noise what another place in a batch,
         and another size of it, changes.
         """
-        if any(value.shape[:1] != (self.batch,) for _, value in tensors_in(self.inputs)) or _nested(self.inputs):
+        if any(value.shape[:1] != (self.batch,) for _, value in tensors_in(self.inputs)) or _nested(
+            self.inputs
+        ):
             return None
-        moved = {name: torch.zeros(value.shape[1], stream.positions, dtype=torch.bool) for name, value in self.all.items()}
+        moved = {
+            name: torch.zeros(value.shape[1], stream.positions, dtype=torch.bool)
+            for name, value in self.all.items()
+        }
         noise = dict(noise)
         places = [position for _ in range(DRAWS) for position in range(stream.positions)]
         for start in range(0, len(places), COPIES):
@@ -151,18 +167,22 @@ class _Experiment:
             batches = [self.inputs, *changed, self.inputs]
             outputs, taps = self.forward(
                 {
-                    name: torch.cat([batch[name] for batch in batches]) if isinstance(value, Tensor) else value
+                    name: torch.cat([batch[name] for batch in batches])
+                    if isinstance(value, Tensor)
+                    else value
                     for name, value in self.inputs.items()
                 }
             )
             for name, value in (outputs | taps).items():
                 if value.shape != (len(batches) * self.batch, *self.all[name].shape[1:]):
                     return None
-                difference = (value.unflatten(0, (-1, self.batch)) - self.all[name]).abs().amax(dim=(1, 3))
+                difference = (value.view(-1, *self.all[name].shape) - self.all[name]).abs().amax(dim=(1, 3))
                 noise[name] = max(noise[name], float(difference[0].max()), float(difference[-1].max()))
                 if NOISE_FACTOR * noise[name] > WIDEST_FLOOR * self.scale[name]:
                     return None
-                for position, moves in zip(at, difference[1:-1] > self.threshold(name, noise[name]), strict=True):
+                for position, moves in zip(
+                    at, difference[1:-1] > self.threshold(name, noise[name]), strict=True
+                ):
                     moved[name][:, position] |= moves
         return moved, noise
 
@@ -187,7 +207,9 @@ class _Experiment:
             if value.shape == self.all[name].shape
         }
 
-    def leaks(self, stream: Stream, noise: Mapping[str, float], generator: torch.Generator) -> dict[str, bool] | None:
+    def leaks(
+        self, stream: Stream, noise: Mapping[str, float], generator: torch.Generator
+    ) -> dict[str, bool] | None:
         """By output, whether new values at all positions of the first sample move the other samples' outputs."""
         changed: Inputs = self.inputs
         for position in range(stream.positions):
@@ -202,7 +224,9 @@ class _Experiment:
             mixed[name] = torch.cat([value[:1], old[1:]])
         outputs, _ = self.forward(mixed)
         return {
-            name: bool(((outputs[name] - self.base[name])[1:].abs() > self.threshold(name, noise[name])).any())
+            name: bool(
+                ((outputs[name] - self.base[name])[1:].abs() > self.threshold(name, noise[name])).any()
+            )
             for name in self.outputs
         }
 
@@ -216,8 +240,8 @@ class _Experiment:
         if name != stream.name or into is None or out is None or len(into) != len(out):
             return None
         if bool((into.sum(dim=0) == 1).all()) and bool((into.sum(dim=1) <= 1).all()):
-            return out[into.int().argmax(dim=0)].tolist()  # type: ignore[no-any-return]
-        return out.tolist() if len(out) == stream.positions else None  # type: ignore[no-any-return]
+            return out[into.int().argmax(dim=0)].tolist()
+        return out.tolist() if len(out) == stream.positions else None
 
 
 @contextmanager
@@ -234,13 +258,17 @@ def _tapped(blocks: Mapping[str, Sequence[nn.Module]]) -> Iterator[dict[str, Ten
         found = list(hidden_states_in(output))
         same = [value for value in found if value.shape == found[0].shape]
         if same:
-            taps.setdefault(f"{name}:out", same[-1].detach())  # XLNet's layers return the content stream, then the query stream
+            taps.setdefault(
+                f"{name}:out", same[-1].detach()
+            )  # XLNet's layers return the content stream, then the query stream
 
     hooks = []
     for name, stack in blocks.items():
         if stack:
             hooks.append(
-                stack[0].register_forward_pre_hook(lambda _, args, kwargs, name=name: into(name, args, kwargs), with_kwargs=True)
+                stack[0].register_forward_pre_hook(
+                    lambda _, args, kwargs, name=name: into(name, args, kwargs), with_kwargs=True
+                )
             )
             hooks.append(stack[0].register_forward_hook(lambda _, args, output, name=name: out(name, output)))
     try:
@@ -268,7 +296,9 @@ def _batch_first(value: Tensor, batch: int) -> Tensor:
 
 
 def _nested(inputs: Inputs) -> bool:
-    return any(not isinstance(value, Tensor) and any(True for _ in tensors_in(value)) for value in inputs.values())
+    return any(
+        not isinstance(value, Tensor) and any(True for _ in tensors_in(value)) for value in inputs.values()
+    )
 
 
 def _flipped(value: Any) -> Any:

@@ -55,13 +55,16 @@ class Wanted:
 
 def configurations(config: Any) -> list[Any]:
     """A configuration and those nested in it, outermost first."""
-    nested = [value for value in vars(config).values() if hasattr(value, "model_type") and hasattr(value, "to_dict")]
+    nested = [
+        value for value in vars(config).values() if hasattr(value, "model_type") and hasattr(value, "to_dict")
+    ]
     return [config, *(inner for value in nested for inner in configurations(value))]
 
 
 def ordinary_words(model: nn.Module) -> tuple[int, ...]:
     """Ids of words without a special meaning: neither the first few, nor padding and the like, nor out of the vocabulary."""
-    vocabularies, special = [], set()
+    vocabularies: list[int] = []
+    special: set[Any] = set()
     for config in configurations(model.config):
         if isinstance(size := getattr(config, "vocab_size", None), int):
             vocabularies.append(size)
@@ -108,7 +111,9 @@ _MAKERS: Mapping[str, Callable[[Wanted], Any]] = {
     "pixel_values": _pixel_values,
     "input_values": _input_values,
     "input_features": _input_features,
-    "decoder_input_values": lambda wanted: samples.spectrograms(wanted.setting("num_mel_bins", default=80), DECODER_TOKENS),
+    "decoder_input_values": lambda wanted: samples.spectrograms(
+        wanted.setting("num_mel_bins", default=80), DECODER_TOKENS
+    ),
     "visual_feats": lambda wanted: samples.vectors(REGIONS, wanted.setting("visual_feat_dim")),
     "visual_pos": lambda wanted: samples.boxes(REGIONS, wanted.setting("visual_pos_dim", default=4)),
     "visual_embeds": lambda wanted: samples.vectors(REGIONS, wanted.setting("visual_embedding_dim")),
@@ -118,7 +123,7 @@ _MAKERS: Mapping[str, Callable[[Wanted], Any]] = {
 def sample_inputs(
     model: nn.Module, extra: Mapping[str, Any] | None = None, transposed: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Inputs of a forward pass, without labels; a batch of 2, on the model's device.
+    """Inputs of a forward pass, without labels; a batch of 2, on the CPU (for a model on `meta` too: see `meta`).
 
     Args:
         model: A model of `transformers`.
@@ -148,12 +153,16 @@ def sample_inputs(
         elif name in _MAKERS:
             wanted.made[name] = _MAKERS[name](wanted)
         else:
-            raise ValueError(f"{type(model).__name__} wants `{name}`, which has no maker in ptmkb/probe/inputs.py")
+            raise ValueError(
+                f"{type(model).__name__} wants `{name}`, which has no maker in ptmkb/probe/inputs.py"
+            )
     for name in transposed:
         wanted.made[name] = wanted.made[name].transpose(-1, -2).contiguous()
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    made = {name: value.to(device) for name, value in wanted.made.items()}
-    return made | {name: value for name, value in SETTINGS.items() if name in named or takes_any and name == "output_hidden_states"}
+    return wanted.made | {
+        name: value
+        for name, value in SETTINGS.items()
+        if name in named or (takes_any and name == "output_hidden_states")
+    }
 
 
 def _sees(model: nn.Module) -> bool:

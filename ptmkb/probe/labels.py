@@ -15,7 +15,7 @@ IGNORED = -100  # the label that cross-entropy leaves out
 Inputs = Mapping[str, Any]
 
 
-def make(kind: str, model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> Any:
+def make(kind: str, model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Any:
     """Labels of one kind.
 
     Args:
@@ -27,9 +27,11 @@ def make(kind: str, model: nn.Module, inputs: Inputs, positions: Mapping[str, in
     return _MAKERS[kind](model, inputs, positions)
 
 
-def _words(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
-    """The inputs themselves, of which a causal model predicts each from those before it."""
-    return torch.as_tensor(inputs["input_ids"]).clone()
+def _words(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+    """The inputs themselves, of which a causal model predicts each from those before it; one is left out, so that this shows too."""
+    words: Tensor = inputs["input_ids"].clone()
+    words[0, words.shape[1] // 2] = IGNORED
+    return words
 
 
 def _masked(length: int) -> Tensor:
@@ -42,41 +44,43 @@ def _other_words(model: nn.Module, count: int) -> Tensor:
     return samples.tokens(count, words[::-1])
 
 
-def _masked_words(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+def _masked_words(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
     count = inputs["input_ids"].shape[1]
     return _other_words(model, count).masked_fill(~_masked(count), IGNORED)
 
 
-def _masked_words_and_regions(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+def _masked_words_and_regions(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
     words = _masked_words(model, inputs, positions)
     return torch.cat([words, torch.full((samples.BATCH, REGIONS), IGNORED)], dim=1)
 
 
-def _decoder_words(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
-    return _other_words(model, DECODER_TOKENS)
+def _decoder_words(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+    words = _other_words(model, DECODER_TOKENS)
+    words[0, DECODER_TOKENS // 2] = IGNORED
+    return words
 
 
-def _replaced(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+def _replaced(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
     return _masked(inputs["input_ids"].shape[1]).long()
 
 
-def _transcript(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+def _transcript(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
     return _other_words(model, 4)
 
 
-def _pairs(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+def _pairs(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
     return torch.tensor([0, 1])
 
 
-def _classes(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+def _classes(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
     return torch.arange(samples.BATCH) % max(1, int(getattr(model.config, "num_labels", 2) or 2))
 
 
-def _answers(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+def _answers(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
     return torch.tensor([3, 7])
 
 
-def _objects(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> dict[str, tuple[Tensor, Tensor]]:
+def _objects(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> dict[str, tuple[Tensor, Tensor]]:
     """LXMERT's three region objectives: the object's class, its attribute and its feature, each with the detector's confidence."""
     confidence = _masked(REGIONS).float()
     rows = torch.arange(REGIONS)[None] + torch.arange(samples.BATCH)[:, None]
@@ -87,15 +91,15 @@ def _objects(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> 
     }
 
 
-def _masked_patches(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+def _masked_patches(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
     return _masked(positions["image"])
 
 
-def _masked_frames(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+def _masked_frames(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
     return _masked(positions["audio"])
 
 
-def _distractors(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+def _distractors(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
     """For each masked frame, other masked frames of the same sample, numbered through the batch."""
     frames, wanted = positions["audio"], model.config.num_negatives
     indices = torch.zeros(samples.BATCH, frames, wanted, dtype=torch.long)
@@ -103,15 +107,17 @@ def _distractors(model: nn.Module, inputs: Inputs, positions: Mapping[str, int])
         places = mask.nonzero().flatten().tolist()
         for order, place in enumerate(places):
             others = places[order + 1 :] + places[:order]
-            indices[sample, place] = torch.tensor([sample * frames + others[k % len(others)] for k in range(wanted)])
+            indices[sample, place] = torch.tensor(
+                [sample * frames + others[k % len(others)] for k in range(wanted)]
+            )
     return indices
 
 
-def _yes(model: nn.Module, inputs: Inputs, positions: Mapping[str, int]) -> bool:
+def _yes(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> bool:
     return True
 
 
-_MAKERS: Mapping[str, Callable[[nn.Module, Inputs, Mapping[str, int]], Any]] = {
+_MAKERS: Mapping[str, Callable[[Any, Inputs, Mapping[str, int]], Any]] = {
     "words": _words,
     "masked-words": _masked_words,
     "masked-words-and-regions": _masked_words_and_regions,

@@ -1,34 +1,58 @@
 """Runs models at full size on the `meta` device, where tensors have shapes but no numbers.
 
-Most forward passes need no numbers. Some look at one ("is any token padding?") or mix in a tensor that was made on the CPU; here such a
-look gets an answer and such a tensor is moved. The answers are those of a batch without padding, which is what probes feed.
+Only the weights are on `meta`: inputs stay real on the CPU, so that positions, masks and indices that are computed from them are real
+too, and what meets a weight goes over to `meta`. Where a forward pass still asks for a number that nobody has ("is any of these true?"),
+it gets the answer of a batch without padding, which is what probes feed.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental import _config as fake_tensors
+from torch.fx.experimental import _config
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_any, tree_map_only
+from torch.utils._pytree import tree_map_only
+
+_ANSWERS: Any = _config  # patches itself in as a module of settings, which its type does not tell
 
 
-class _WithoutNumbers(TorchDispatchMode):
+class _WithoutNumbers(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Answers what cannot be known on `meta`, and takes other devices' tensors there."""
 
     def __torch_dispatch__(
-        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        given = (args, dict(kwargs or {}))
-        if tree_any(lambda leaf: isinstance(leaf, Tensor) and leaf.is_meta, given):
-            if func is torch.ops.aten._local_scalar_dense.default:
-                return True if args[0].dtype is torch.bool else args[0].new_ones((), device="cpu").item()
-            given = tree_map_only(Tensor, lambda tensor: tensor.to("meta") if tensor.dim() else tensor, given)
-        return func(*given[0], **given[1])
+        on_meta, elsewhere = _devices((*args, *kwargs.values()) if kwargs else args)
+        if on_meta and func is torch.ops.aten._local_scalar_dense.default:
+            return True if args[0].dtype is torch.bool else torch.ones((), dtype=args[0].dtype).item()
+        if on_meta and kwargs and kwargs.get("device") is not None:
+            kwargs = {**kwargs, "device": torch.device("meta")}  # there is no way back from `meta`
+        if on_meta and elsewhere:
+            args, kwargs = tree_map_only(
+                Tensor, lambda tensor: tensor.to("meta") if tensor.dim() else tensor, (args, kwargs)
+            )
+        return func(*args, **(kwargs or {}))
+
+
+def _devices(values: Iterable[Any]) -> tuple[bool, bool]:
+    """Whether there are tensors on `meta` among these, and tensors with positions elsewhere."""
+    on_meta = elsewhere = False
+    for value in values:
+        if isinstance(value, Tensor):
+            on_meta |= value.is_meta
+            elsewhere |= not value.is_meta and value.dim() > 0
+        elif isinstance(value, list | tuple):
+            meta, other = _devices(value)
+            on_meta, elsewhere = on_meta or meta, elsewhere or other
+    return on_meta, elsewhere
 
 
 def runnable(model: nn.Module) -> nn.Module:
@@ -37,7 +61,7 @@ def runnable(model: nn.Module) -> nn.Module:
 
     @functools.wraps(forward)
     def without_numbers(*args: Any, **kwargs: Any) -> Any:
-        with fake_tensors.patch("meta_nonzero_assume_all_nonzero", True), _WithoutNumbers():
+        with _ANSWERS.patch(meta_nonzero_assume_all_nonzero=True), _WithoutNumbers():  # type: ignore[no-untyped-call]
             return forward(*args, **kwargs)
 
     model.forward = without_numbers

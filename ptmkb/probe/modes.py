@@ -29,13 +29,17 @@ def _named(inputs: Inputs, names: Sequence[str]) -> tuple[Mode, ...]:
 def _permuted(inputs: Inputs, names: Sequence[str]) -> tuple[Mode, ...]:
     """XLNet's two streams under one factorisation order: `content` sees itself, `query` (the target mapping's) does not."""
     length = inputs["input_ids"].shape[1]
-    order = torch.tensor([(5 * place + 3) % length for place in range(length)])  # neither the identity nor its reverse: 5 and 12 are coprime
+    order = torch.tensor(
+        [(5 * place + 3) % length for place in range(length)]
+    )  # neither the identity nor its reverse: 5 and 12 are coprime
     rank = order.argsort()
     hidden = (rank[None, :] >= rank[:, None]).float().expand(samples.BATCH, length, length).contiguous()
     target = torch.eye(length).expand(samples.BATCH, length, length).contiguous()
-    device = inputs["input_ids"].device
-    content = {"perm_mask": hidden.to(device)}
-    return Mode("content", content), Mode("query", {**content, "target_mapping": target.to(device)})
+    content = {"perm_mask": hidden}
+    return Mode("content", content), Mode("query", {**content, "target_mapping": target})
 
 
-_MAKERS: Mapping[str, Callable[[Inputs, Sequence[str]], tuple[Mode, ...]]] = {"named": _named, "permuted": _permuted}
+_MAKERS: Mapping[str, Callable[[Inputs, Sequence[str]], tuple[Mode, ...]]] = {
+    "named": _named,
+    "permuted": _permuted,
+}

@@ -87,7 +87,10 @@ class _WithoutDropout(TorchFunctionMode):
 @contextmanager
 def without_dropout(model: nn.Module) -> Iterator[None]:
     """Dropout of every kind does nothing, in training mode too; of layers as well (`layerdrop`)."""
-    holders = [*model.modules(), *{id(m.config): m.config for m in model.modules() if hasattr(m, "config")}.values()]
+    holders = [
+        *model.modules(),
+        *{id(m.config): m.config for m in model.modules() if hasattr(m, "config")}.values(),
+    ]
     kept: list[tuple[Any, str, Any]] = []
     for holder in holders:
         for name, value in list(vars(holder).items()):
@@ -134,5 +137,3 @@ def field_of(output: Any, name: str) -> Any:
     if isinstance(output, Mapping):
         return output.get(name)
     return getattr(output, name, None)
-
-

@@ -89,7 +89,11 @@ def conclude(whole: Matrix, first: Matrix | None, depth: int | None, *, across: 
         depths = range(1, size + 1) if depth is None else (depth,)
         if any(_equal(whole, _in_band(before * n, ahead * n)) for n in depths):
             return local
-    if local.kind in ("sliding-window", "chunked") and pattern.kind in ("causal", "anti-causal", "bidirectional"):
+    if local.kind in ("sliding-window", "chunked") and pattern.kind in (
+        "causal",
+        "anti-causal",
+        "bidirectional",
+    ):
         sizes = {name: number for name, number in local.value.items() if name in ("window", "ahead", "chunk")}
         return Pattern({"kind": "local-global", **sizes, "whole": pattern.kind}, pattern.detail)
     return pattern
@@ -157,7 +161,11 @@ def _permuted(matrix: Matrix) -> Pattern | None:
         return None
     order = _sorted_by(rank)
     plain = {tuple(range(size)): "causal", tuple(reversed(range(size))): "anti-causal"}.get(tuple(order))
-    return Pattern({"kind": plain}, detail) if plain else Pattern({"kind": "permuted"}, {"order": order, **detail})
+    return (
+        Pattern({"kind": plain}, detail)
+        if plain
+        else Pattern({"kind": "permuted"}, {"order": order, **detail})
+    )
 
 
 def _sorted_by(rank: list[int]) -> list[int]:

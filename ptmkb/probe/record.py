@@ -114,8 +114,11 @@ def read_record(path: Path) -> ProbeRecord:
 
 def read_evidence(directory: Path = EVIDENCE) -> ProbeRecord | None:
     """The committed record of the newest `transformers` release, None where there is none yet."""
+
     def release(path: Path) -> tuple[int, ...]:
-        return tuple(int(part) for part in path.stem.removeprefix("transformers-").split(".") if part.isdigit())
+        return tuple(
+            int(part) for part in path.stem.removeprefix("transformers-").split(".") if part.isdigit()
+        )
 
     files = sorted(directory.glob("transformers-*.json"), key=release)
     return read_record(files[-1]) if files else None

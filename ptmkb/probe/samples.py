@@ -87,7 +87,9 @@ def spectrograms(bins: int, frames: int) -> Tensor:
     """
     hop, window = 160, 1024
     sound = waveforms(hop * (frames - 1) + window)
-    spectra = torch.fft.rfft(sound.unfold(1, window, hop) * torch.hann_window(window)).abs()  # (2, frames, 513)
+    spectra = torch.fft.rfft(
+        sound.unfold(1, window, hop) * torch.hann_window(window)
+    ).abs()  # (2, frames, 513)
     bands = torch.nn.functional.adaptive_avg_pool1d(spectra, bins)
     logs = torch.log10(bands.clamp_min(1e-5))
     return (logs - logs.mean()) / logs.std()
@@ -99,7 +101,9 @@ def vectors(count: int, size: int) -> Tensor:
     Returns:
         (2, count, size), float32 in [-1, 1].
     """
-    sample, row, column = torch.meshgrid(torch.arange(BATCH), torch.arange(count), torch.arange(size), indexing="ij")
+    sample, row, column = torch.meshgrid(
+        torch.arange(BATCH), torch.arange(count), torch.arange(size), indexing="ij"
+    )
     return torch.sin(0.9 + 1.7 * sample + 0.61 * row * (1 + column) + 0.37 * column)
 
 
@@ -114,5 +118,9 @@ def boxes(count: int, size: int = 4) -> Tensor:
     for shift in (0.0, 0.07):
         left, top = 0.1 + 0.5 * row * 0.8 + shift, 0.05 + 0.6 * (1 - row) + shift
         right, bottom = left + 0.15 + 0.1 * row, top + 0.2
-        corners.append(torch.stack([left, top, right, bottom, right - left, bottom - top, (right - left) * (bottom - top)], -1))
+        corners.append(
+            torch.stack(
+                [left, top, right, bottom, right - left, bottom - top, (right - left) * (bottom - top)], -1
+            )
+        )
     return torch.stack(corners)[..., :size]

@@ -56,8 +56,14 @@ def _key_value_heads(value: int, heads: int | None) -> int:
 # The first pattern that matches the whole name decides. Patterns are grouped by meaning; a field that none matches keeps its value.
 _SIZES: tuple[tuple[str, Callable[[int], int]], ...] = (
     # Not sizes, though they look like some of those below.
-    (r"num_feat_extract_layers|num_adapter_layers|depth_separable_.*|.*_kernel(_size)?|.*conv.*kernel.*|.*stride.*", lambda v: v),
-    (r"type_vocab_size|modality_type_vocab_size|.*_per_tok(en)?s?_norm|num_channels|.*_layer_id|visual_pos_dim", lambda v: v),
+    (
+        r"num_feat_extract_layers|num_adapter_layers|depth_separable_.*|.*_kernel(_size)?|.*conv.*kernel.*|.*stride.*",
+        lambda v: v,
+    ),
+    (
+        r"type_vocab_size|modality_type_vocab_size|.*_per_tok(en)?s?_norm|num_channels|.*_layer_id|visual_pos_dim",
+        lambda v: v,
+    ),
     # Vocabularies and codebooks.
     (r"(.*_)?vocab(ulary)?_size(_.*)?", _at_most(VOCABULARY)),
     (r"(.*_)?codebook_size|num_embeddings|num_codevectors_per_group|.*_vocab_size", _at_most(CODES)),
@@ -68,30 +74,57 @@ _SIZES: tuple[tuple[str, Callable[[int], int]], ...] = (
     (r"topk_group", _at_most(1)),
     (r"first_k_dense_replace|num_dense_layers|moe_layer_start_index", _at_most(1)),
     (r"(.*_)?sparse_step|interleave_moe_layer_step", _at_most(2)),
-    (r"(moe|shared_expert|expert|shared)_(.*_)?(intermediate|ffn|hidden)_(size|dim)", _at_most(EXPERT_FEED_FORWARD)),
+    (
+        r"(moe|shared_expert|expert|shared)_(.*_)?(intermediate|ffn|hidden)_(size|dim)",
+        _at_most(EXPERT_FEED_FORWARD),
+    ),
     # Heads and their sizes.
-    (r"(.*_)?(num|n)_(key_value|kv)_heads|(.*_)?num_query_groups", lambda v: v),  # needs the number of heads, see `_shrunk`
-    (r"(.*_)?(num_attention|attention|num|n|self_attention|cross_attention|mamba_n|mamba_num)_heads?", _heads),
+    (
+        r"(.*_)?(num|n)_(key_value|kv)_heads|(.*_)?num_query_groups",
+        lambda v: v,
+    ),  # needs the number of heads, see `_shrunk`
+    (
+        r"(.*_)?(num_attention|attention|num|n|self_attention|cross_attention|mamba_n|mamba_num)_heads?",
+        _heads,
+    ),
     (r"(.*_)?linear_num_(key|value)_heads|index_n_heads", _heads),
-    (r"(.*_)?(head_dim|head_size|d_kv|d_head|kv_channels|dim_head)|(qk_nope|qk_rope|v)_head_dim", _at_most(HEAD_SIZE)),
+    (
+        r"(.*_)?(head_dim|head_size|d_kv|d_head|kv_channels|dim_head)|(qk_nope|qk_rope|v)_head_dim",
+        _at_most(HEAD_SIZE),
+    ),
     (r"qk_head_dim", lambda v: 2 * HEAD_SIZE),
     (r"(q|kv|o)_lora_rank", _at_most(NARROW)),
     # Depth.
-    (r"(num_|n_)?(.*_)?(hidden_)?(layers?|blocks)|(.*_)?depth|num_layer|n_layer|num_.*_flows", _at_most(LAYERS)),
+    (
+        r"(num_|n_)?(.*_)?(hidden_)?(layers?|blocks)|(.*_)?depth|num_layer|n_layer|num_.*_flows",
+        _at_most(LAYERS),
+    ),
     # State spaces.
     (r"(.*_)?(d_state|state_size|ssm_state_size|time_step_rank|mamba_dt_rank)", _at_most(HEAD_SIZE)),
     # Lengths.
-    (r"(attention_|sliding_|local_|swa_)?(window|attention|window_size)(_size)?|sliding_window.*", _at_most(WINDOW)),
+    (
+        r"(attention_|sliding_|local_|swa_)?(window|attention|window_size)(_size)?|sliding_window.*",
+        _at_most(WINDOW),
+    ),
     (r"(mask_time|mask_feature)_length", _at_most(2)),
     (r"attention_chunk_size|chunk_size|mamba_chunk_size|index_topk", _at_most(WINDOW)),
     (r"num_conv_pos_embeddings", _at_most(NARROW)),
     (r"num_conv_pos_embedding_groups", _at_most(2)),
     (r"num_negatives", _at_most(4)),
-    (r"(max_position|max_.*|n|num_position|position)_?(position|ctx|positions|embeddings)(_embeddings)?|n_positions|max_seq(uence)?_len(gth)?|seq_len|n_ctx|context_length|model_max_length|mem_len", _at_most(POSITIONS)),
+    (
+        r"(max_position|max_.*|n|num_position|position)_?(position|ctx|positions|embeddings)(_embeddings)?|n_positions|max_seq(uence)?_len(gth)?|seq_len|n_ctx|context_length|model_max_length|mem_len",
+        _at_most(POSITIONS),
+    ),
     # Feed-forward widths, then the other widths.
-    (r"(.*_)?(intermediate_size|intermediate_dim|ffn_dim|ffn_hidden_size|d_ff|d_inner|mlp_dim|n_inner|dim_feedforward|feedforward_dim)(_mlp)?", _at_most(FEED_FORWARD)),
+    (
+        r"(.*_)?(intermediate_size|intermediate_dim|ffn_dim|ffn_hidden_size|d_ff|d_inner|mlp_dim|n_inner|dim_feedforward|feedforward_dim)(_mlp)?",
+        _at_most(FEED_FORWARD),
+    ),
     (r"num_mel_bins|spectrogram_bins|feature_size", _at_most(MEL_BINS)),
-    (r"(.*_)?(hidden_size|hidden_dim|d_model|n_embd|embed_dim|dim|size_global|proj_size|_units|emb_dim)|.*_hidden_size(_.*)?|(.*_)?channels?|.*_dimension|flow_size", _at_most(WIDTH)),
+    (
+        r"(.*_)?(hidden_size|hidden_dim|d_model|n_embd|embed_dim|dim|size_global|proj_size|_units|emb_dim)|.*_hidden_size(_.*)?|(.*_)?channels?|.*_dimension|flow_size",
+        _at_most(WIDTH),
+    ),
     (r"num_(qa|object|attr)_labels", _at_most(NARROW)),
 )
 _COMPILED = tuple((re.compile(pattern), size) for pattern, size in _SIZES)
@@ -134,14 +167,20 @@ class _Tokens:
     def place(self, token: int) -> int:
         if token < RESERVED:
             return token
-        return self._places.setdefault(token, VOCABULARY - 1 - len(self._places) % (VOCABULARY - FIRST_SPECIAL))
+        return self._places.setdefault(
+            token, VOCABULARY - 1 - len(self._places) % (VOCABULARY - FIRST_SPECIAL)
+        )
 
 
-def _shrunk(config: PreTrainedConfig, overrides: dict[str, Any], tokens: _Tokens, explicit: frozenset[str]) -> PreTrainedConfig:
+def _shrunk(
+    config: PreTrainedConfig, overrides: dict[str, Any], tokens: _Tokens, explicit: frozenset[str]
+) -> PreTrainedConfig:
     kept, depth = _layers_kept(config)
     heads = next((value for name in _HEADS if isinstance(value := getattr(config, name, None), int)), None)
     wide = next((value for name in _WIDTHS if isinstance(value := getattr(config, name, None), int)), None)
-    patched = isinstance(getattr(config, "patch_size", None), int | list | tuple) and not hasattr(config, "depths")
+    patched = isinstance(getattr(config, "patch_size", None), int | list | tuple) and not hasattr(
+        config, "depths"
+    )
     arguments: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         name, value = field.name, getattr(config, field.name, None)
@@ -149,7 +188,7 @@ def _shrunk(config: PreTrainedConfig, overrides: dict[str, Any], tokens: _Tokens
         if isinstance(value, PreTrainedConfig):
             arguments[name] = _nested(config, name, value, inner, tokens)
             continue
-        if value is None or isinstance(value, bool | str | dict) and not (name in explicit):
+        if value is None or (isinstance(value, bool | str | dict) and name not in explicit):
             if _differs(field, value):
                 arguments[name] = value
             continue
@@ -174,7 +213,7 @@ def _shrunk(config: PreTrainedConfig, overrides: dict[str, Any], tokens: _Tokens
                 small = size_of(name, value)
         else:
             small = _list(name, value, kept, depth, patched)
-        if small != value or _differs(field, value) and (field.default is not None or name in explicit):
+        if small != value or (_differs(field, value) and (field.default is not None or name in explicit)):
             arguments[name] = small
     arguments.update({key: value for key, value in overrides.items() if "." not in key})
     return type(config)(**arguments)
@@ -197,7 +236,12 @@ def _differs(field: dataclasses.Field[Any], value: Any) -> bool:
 def _layers_kept(config: PreTrainedConfig) -> tuple[tuple[int, ...], int]:
     """Which layers of the full model stand for all of them: the first of every kind, in order; () where all are of one kind."""
     depth = next(
-        (v for n in ("num_hidden_layers", "n_layers", "n_layer", "num_layers") if isinstance(v := getattr(config, n, None), int)), 0
+        (
+            v
+            for n in ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
+            if isinstance(v := getattr(config, n, None), int)
+        ),
+        0,
     )
     patterns = [
         value
@@ -217,7 +261,7 @@ def _layers_kept(config: PreTrainedConfig) -> tuple[tuple[int, ...], int]:
 
 
 def _list(name: str, value: Sequence[Any], kept: tuple[int, ...], depth: int, patched: bool) -> Any:
-    make = type(value)
+    make: Any = type(value)
     layers = len(kept) or LAYERS
     if not value or not all(isinstance(item, int | float | str | list | tuple) for item in value):
         return value
@@ -225,7 +269,11 @@ def _list(name: str, value: Sequence[Any], kept: tuple[int, ...], depth: int, pa
         chosen = kept or tuple(range(LAYERS))
         return make(value[index] for index in chosen)
     if all(isinstance(item, int) for item in value):
-        if re.fullmatch(r"(.*_)?(index|indexes|indices|idxs|layers|layer_ids|blocks)", name) and depth and max(value) < 4 * depth:
+        if (
+            re.fullmatch(r"(.*_)?(index|indexes|indices|idxs|layers|layer_ids|blocks)", name)
+            and depth
+            and max(value) < 4 * depth
+        ):
             return make(dict.fromkeys(item if item < 0 else min(item, layers - 1) for item in value))
         if name == "image_size":
             return make(min(item, IMAGE if patched else PYRAMID_IMAGE) for item in value)
@@ -233,9 +281,14 @@ def _list(name: str, value: Sequence[Any], kept: tuple[int, ...], depth: int, pa
             return make(min(item, PATCH) for item in value)
         if re.fullmatch(r"depths|(stage_)?num_blocks|blocks_per_stage|layers", name):
             return make(min(item, LAYERS) for item in value)
-        if re.fullmatch(r"(.*_)?(hidden_sizes|embed_dims?|channels|dims?|embed_dim_per_stage|conv_channels)", name):
+        if re.fullmatch(
+            r"(.*_)?(hidden_sizes|embed_dims?|channels|dims?|embed_dim_per_stage|conv_channels)", name
+        ):
             steps = sorted(set(value))
-            return make(min(item, NARROW << min(steps.index(item), 3)) if len(steps) > 1 else min(item, WIDTH) for item in value)
+            return make(
+                min(item, NARROW << min(steps.index(item), 3)) if len(steps) > 1 else min(item, WIDTH)
+                for item in value
+            )
         return make(size_of(name, item) for item in value)
     return value
 

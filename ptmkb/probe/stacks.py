@@ -6,13 +6,16 @@ the outermost such. Blocks are listed in the order in which they ran, once for e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-_WORDS: Mapping[str, tuple[str, ...]] = {  # what the path to a stack says about the stream that runs through it
+_WORDS: Mapping[
+    str, tuple[str, ...]
+] = {  # what the path to a stack says about the stream that runs through it
     "decoder": ("decoder",),
     "encoder": ("encoder",),
     "text": ("text", "language"),
@@ -23,59 +26,80 @@ _WORDS: Mapping[str, tuple[str, ...]] = {  # what the path to a stack says about
 }
 JOINT = "joint"
 """The name of the only stack of a model whose streams all run in one sequence."""
+CROSS = "cross"
+"""The name of the stack of blocks that take and give several streams at once (cross-modal layers)."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A member of a list of modules that ran and gave what it took in shape.
+
+    Attributes:
+        path: Its lower-case path in the model.
+        module: The member.
+        lengths: The first two sizes of what it gave: (batch, positions, features) or, in some models, (positions, batch, features).
+    """
+
+    path: str
+    module: nn.Module
+    lengths: frozenset[int]
+
+
+@contextmanager
+def watched(model: nn.Module) -> Iterator[list[Ran]]:
+    """While this is open, note which members of lists of modules run, in order."""
+    ran: list[Ran] = []
+    handles = []
+    for path, block in _members(model):
+
+        def note(module: nn.Module, args: Any, kwargs: Any, output: Any, path: str = path) -> None:
+            given = {t.shape for t in _tensors([args, kwargs]) if t.dim() == 3}
+            kept = frozenset(
+                n for t in _tensors(output) if t.dim() == 3 and t.shape in given for n in t.shape[:2]
+            )
+            if kept:
+                ran.append(Ran(path, module, kept))
+
+        handles.append(block.register_forward_hook(note, with_kwargs=True))
+    try:
+        yield ran
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def blocks(
-    model: nn.Module, run: Callable[[], Any], lengths: Mapping[str, int], joint: int | None
+    ran: Sequence[Ran], lengths: Mapping[str, int], joint: int | None
 ) -> dict[str, tuple[nn.Module, ...]]:
     """The repeated layers of each stack.
 
     Args:
-        model: The model.
-        run: Runs it once.
+        ran: What ran.
         lengths: How many positions each stream has inside the model, added tokens included.
         joint: How many positions the one sequence has, where all streams run in one.
 
     Returns:
-        By stream name (by `JOINT` where they are joint), in the order of running.
+        By stream name (`JOINT`, `CROSS` for what several share), in the order of running.
     """
-    ran: list[tuple[str, nn.Module, frozenset[int]]] = []
     sizes = set(lengths.values()) if joint is None else {joint}
-    handles = []
-    for path, block in _members(model):
-
-        def record(module: nn.Module, args: Any, kwargs: Any, output: Any, path: str = path) -> None:
-            given = {t.shape for t in _tensors([args, kwargs]) if t.dim() == 3}
-            # (batch, positions, features) or, in some models, (positions, batch, features).
-            kept = frozenset(n for t in _tensors(output) if t.dim() == 3 and t.shape in given for n in t.shape[:2])
-            if kept & sizes:
-                ran.append((path, module, kept & sizes))
-
-        handles.append(block.register_forward_hook(record, with_kwargs=True))
-    try:
-        with torch.no_grad():
-            run()
-    finally:
-        for handle in handles:
-            handle.remove()
-    paths = {path for path, _, _ in ran}
-    ran = [row for row in ran if not any(row[0].startswith(f"{path}.") for path in paths)]
-    if joint is not None:
-        whole = tuple(module for _, module, _ in ran)
-        return {JOINT: whole} if whole else {}
+    fitting = [row for row in ran if row.lengths & sizes]
+    paths = {row.path for row in fitting}
     stacks: dict[str, list[nn.Module]] = {stream: [] for stream in lengths}
-    for path, module, kept in ran:
-        for stream in _streams(path, kept, lengths):
-            stacks[stream].append(module)
+    for row in fitting:
+        if any(row.path.startswith(f"{path}.") for path in paths):
+            continue  # a part of a block
+        for stream in [JOINT] if joint is not None else _streams(row, lengths):
+            stacks.setdefault(stream, []).append(row.module)
     return {stream: tuple(found) for stream, found in stacks.items() if found}
 
 
-def _streams(path: str, kept: frozenset[int], lengths: Mapping[str, int]) -> list[str]:
+def _streams(row: Ran, lengths: Mapping[str, int]) -> list[str]:
     """The streams that run through a block: those of its length, and where its path names streams, of these only those."""
-    fitting = [stream for stream, length in lengths.items() if length in kept]
-    named = [stream for stream in lengths if any(word in path for word in _WORDS.get(stream, (stream,)))]
-    # A block that gives two streams (a cross-modal layer) belongs to both, whatever it is called.
-    return fitting if len(kept) > 1 or not named else [stream for stream in fitting if stream in named]
+    fitting = [stream for stream, length in lengths.items() if length in row.lengths]
+    if len({lengths[stream] for stream in fitting}) > 1:
+        return [CROSS]
+    named = [stream for stream in lengths if any(word in row.path for word in _WORDS.get(stream, (stream,)))]
+    return [stream for stream in fitting if stream in named] if named else fitting
 
 
 def _members(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -83,7 +107,9 @@ def _members(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for path, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, nn.ModuleList):
             for index, member in enumerate(module):
-                if next(member.children(), None) is not None:  # a lone layer (a norm, a projection) is no block
+                if (
+                    next(member.children(), None) is not None
+                ):  # a lone layer (a norm, a projection) is no block
                     yield f"{path.lower()}.{index}", member
 
 

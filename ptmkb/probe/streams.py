@@ -30,7 +30,9 @@ _KINDS: Mapping[str, tuple[str, str]] = {  # argument -> the stream it feeds, an
     "decoder_input_ids": ("decoder", "token"),
     "decoder_input_values": ("decoder", "vector"),
 }
-_NAMES: Mapping[str, tuple[str, ...]] = {  # what a model's classes call a stream in the names of their outputs
+_NAMES: Mapping[
+    str, tuple[str, ...]
+] = {  # what a model's classes call a stream in the names of their outputs
     "text": ("text", "language"),
     "image": ("image", "vision", "visual", "region"),
     "audio": ("audio", "speech"),
@@ -61,7 +63,9 @@ def sources(model: nn.Module, inputs: Inputs) -> dict[str, tuple[Source, ...]]:
         value = inputs[name]
         if kind == "wave" and value.dim() == 3:
             kind = "vector"
-        found.setdefault("encoder" if two_sided and stream != "decoder" else stream, []).append(Source(name, kind))
+        found.setdefault("encoder" if two_sided and stream != "decoder" else stream, []).append(
+            Source(name, kind)
+        )
     return {stream: tuple(rows) for stream, rows in found.items()}
 
 
@@ -87,16 +91,23 @@ def reader(
     counts = {stream: _count(rows[0], inputs[rows[0].argument]) for stream, rows in stream_sources.items()}
     candidates = {stream: _candidates(stream, len(counts)) for stream in counts}
     found = {
-        stream: next((place for place in candidates[stream] if _tensor(returned, place) is not None), None) for stream in counts
+        stream: next((place for place in candidates[stream] if _tensor(returned, place) is not None), None)
+        for stream in counts
     }
     if len(counts) > 1 and None in found.values():
-        joint = next((p for p in ("last_hidden_state", "hidden_states.-1") if _tensor(returned, p) is not None), None)
+        joint = next(
+            (p for p in ("last_hidden_state", "hidden_states.-1") if _tensor(returned, p) is not None), None
+        )
         if joint is None:
-            raise LookupError(f"no output for {' and '.join(s for s, place in found.items() if place is None)}")
+            raise LookupError(
+                f"no output for {' and '.join(s for s, place in found.items() if place is None)}"
+            )
         return lambda outputs: _split(_at(outputs, joint), counts)
     missing = [stream for stream, place in found.items() if place is None]
     if missing:
-        raise LookupError(f"no output for {' and '.join(missing) or 'any stream'} in {type(returned).__name__}")
+        raise LookupError(
+            f"no output for {' and '.join(missing) or 'any stream'} in {type(returned).__name__}"
+        )
     kept = {stream: str(place) for stream, place in found.items()}
     return lambda outputs: {stream: _at(outputs, place) for stream, place in kept.items()}
 
@@ -109,7 +120,12 @@ def _candidates(stream: str, streams: int) -> tuple[str, ...]:
     named = [
         place
         for name in _NAMES.get(stream, (stream,))
-        for place in (f"{name}_last_hidden_state", f"{name}_hidden_states.-1", f"{name}_model_output.last_hidden_state", f"{name}_output")
+        for place in (
+            f"{name}_last_hidden_state",
+            f"{name}_hidden_states.-1",
+            f"{name}_model_output.last_hidden_state",
+            f"{name}_output",
+        )
     ]
     return tuple(named) if streams > 1 else ("last_hidden_state", "hidden_states.-1", *named)
 
@@ -160,7 +176,9 @@ def _split(output: Tensor, counts: Mapping[str, int | None]) -> dict[str, Tensor
 # --- what goes in ---------------------------------------------------------------------------------------------------------------------
 
 
-def stream(name: str, rows: Sequence[Source], model: nn.Module, inputs: Inputs, output: Tensor) -> tuple[Stream, int]:
+def stream(
+    name: str, rows: Sequence[Source], model: nn.Module, inputs: Inputs, output: Tensor
+) -> tuple[Stream, int]:
     """A stream that can be replaced position by position.
 
     Args:
@@ -195,7 +213,7 @@ def stream(name: str, rows: Sequence[Source], model: nn.Module, inputs: Inputs, 
 def _grid(model: nn.Module, pixels: Tensor) -> tuple[int, int] | None:
     for config in configurations(model.config):
         patch = getattr(config, "patch_size", None)
-        if isinstance(patch, int) or isinstance(patch, list | tuple) and len(patch) == 2:
+        if isinstance(patch, int) or (isinstance(patch, list | tuple) and len(patch) == 2):
             height, width = (patch, patch) if isinstance(patch, int) else patch
             return pixels.shape[-2] // height, pixels.shape[-1] // width
     return None
@@ -204,7 +222,9 @@ def _grid(model: nn.Module, pixels: Tensor) -> tuple[int, int] | None:
 Replacer = Callable[[Inputs, int, torch.Generator], dict[str, Tensor]]
 
 
-def _replacer(source: Source, model: nn.Module, inputs: Inputs, positions: int, grid: tuple[int, int] | None) -> Replacer:
+def _replacer(
+    source: Source, model: nn.Module, inputs: Inputs, positions: int, grid: tuple[int, int] | None
+) -> Replacer:
     name, value = source.argument, inputs[source.argument]
     if source.kind in ("token", "characters"):
         words = torch.tensor(ordinary_words(model))
@@ -224,7 +244,9 @@ def _replacer(source: Source, model: nn.Module, inputs: Inputs, positions: int, 
         if source.kind in ("vector", "box"):
             return tensor[:, position]
         if source.kind == "patch":
-            if grid is None or grid[0] * grid[1] != positions:  # a pyramid: the output's own grid over the picture
+            if (
+                grid is None or grid[0] * grid[1] != positions
+            ):  # a pyramid: the output's own grid over the picture
                 side = max(1, round(positions**0.5))
                 rows, columns = side, max(1, positions // side)
             else:
@@ -233,7 +255,9 @@ def _replacer(source: Source, model: nn.Module, inputs: Inputs, positions: int, 
             top, left = position // columns * height, position % columns * width
             return tensor[..., top : top + height, left : left + width]
         if source.kind == "wave":
-            strides = next((s for c in configurations(model.config) if (s := getattr(c, "conv_stride", None))), None)
+            strides = next(
+                (s for c in configurations(model.config) if (s := getattr(c, "conv_stride", None))), None
+            )
             step = frame_length(tensor.shape[-1], positions, strides)
             return tensor[..., position * step : (position + 1) * step]
         axis = 1 if tensor.shape[-1] == _bins(model) else 2
@@ -255,4 +279,12 @@ def _replacer(source: Source, model: nn.Module, inputs: Inputs, positions: int, 
 
 
 def _bins(model: nn.Module) -> int | None:
-    return next((b for c in configurations(model.config) for n in ("num_mel_bins", "feature_size") if (b := getattr(c, n, None))), None)
+    return next(
+        (
+            b
+            for c in configurations(model.config)
+            for n in ("num_mel_bins", "feature_size")
+            if (b := getattr(c, n, None))
+        ),
+        None,
+    )

@@ -111,13 +111,19 @@ class Subject:
 
         from ptmkb.probe.numerics import run_experts
 
+        wide: dict[int, Any] = {}  # batches that share a tensor go on sharing it
+
         def double(inputs: Inputs) -> Inputs:
             return {
-                name: value.double() if hasattr(value, "is_floating_point") and value.is_floating_point() else value
+                name: wide.setdefault(id(value), value.double())
+                if hasattr(value, "is_floating_point") and value.is_floating_point()
+                else value
                 for name, value in inputs.items()
             }
 
-        model, blocks = copy.deepcopy((self.model, dict(self.blocks)))  # in one go: the blocks stay parts of the copy
+        model, blocks = copy.deepcopy(
+            (self.model, dict(self.blocks))
+        )  # in one go: the blocks stay parts of the copy
         run_experts(model, "eager")  # the fused kernels do not know float64
         return replace(
             self,

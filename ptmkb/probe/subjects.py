@@ -31,7 +31,12 @@ _TRAINING_ONLY = ("masked_regions",)  # hides inputs in training; left out of th
 def class_data(name: str) -> dict[str, Any]:
     """What rules cannot know about a class: all patterns that its name matches, later ones over earlier ones."""
     everything = yaml.safe_load(_DATA.read_text(encoding="utf-8"))
-    return {key: v for pattern, data in everything.items() if fnmatch.fnmatchcase(name, pattern) for key, v in data.items()}
+    return {
+        key: v
+        for pattern, data in everything.items()
+        if fnmatch.fnmatchcase(name, pattern)
+        for key, v in data.items()
+    }
 
 
 def subject_for(entry: Model, variant: str | None = None) -> Subject:
@@ -65,13 +70,17 @@ def subject_of(model: nn.Module, name: str, scale: str = "tiny") -> Subject:
     """
     data = class_data(type(model).__name__)
     losses: tuple[Loss, ...] = ()
-    if hasattr(model, "dummy_inputs") and not hasattr(model, "config_class_name") and type(model).__module__.startswith("ptmkb."):
+    if (
+        hasattr(model, "dummy_inputs")
+        and not hasattr(model, "config_class_name")
+        and type(model).__module__.startswith("ptmkb.")
+    ):
         inputs, losses = _reference_inputs(model, data)
     else:
         inputs = sample_inputs(model, data.get("extra"), data.get("transposed", ()))
     try:
         torch.manual_seed(0)
-        with torch.no_grad():
+        with torch.no_grad(), stacks.watched(model) as ran:
             returned = model(**inputs)
     except (RuntimeError, NotImplementedError) as error:
         if scale == "tiny":
@@ -102,7 +111,7 @@ def subject_of(model: nn.Module, name: str, scale: str = "tiny") -> Subject:
         read=aligned,
         modes=ways,
         losses=losses,
-        blocks=stacks.blocks(model, lambda: model(**inputs), lengths, joint),
+        blocks=stacks.blocks(ran, lengths, joint),
         scale=scale,
     )
 
@@ -123,17 +132,31 @@ def _whole(tensor: Tensor) -> Tensor:
 
 
 def _losses(
-    model: nn.Module, inputs: Inputs, positions: Mapping[str, int], ways: tuple[Mode, ...], data: Mapping[str, Any]
+    model: nn.Module,
+    inputs: Inputs,
+    positions: Mapping[str, int],
+    ways: tuple[Mode, ...],
+    data: Mapping[str, Any],
 ) -> tuple[Loss, ...]:
     wanted = data.get("losses", ())
     made = {
-        argument: labels.make(kind, model, inputs, positions) for loss in wanted for argument, kind in loss["labels"].items()
+        argument: labels.make(kind, model, inputs, positions)
+        for loss in wanted
+        for argument, kind in loss["labels"].items()
     }
-    batch = {name: value for name, value in inputs.items() if not (name.startswith("decoder_") and "labels" in made)}
+    batch = {
+        name: value
+        for name, value in inputs.items()
+        if not (name.startswith("decoder_") and "labels" in made)
+    }
     return tuple(
         Loss(
             part=loss.get("part"),
-            inputs={**batch, **made, **next((way.inputs for way in ways if way.name == loss.get("mode")), {})},
+            inputs={
+                **batch,
+                **made,
+                **next((way.inputs for way in ways if way.name == loss.get("mode")), {}),
+            },
             labels=tuple(loss["labels"]),
         )
         for loss in wanted
@@ -142,10 +165,10 @@ def _losses(
 
 def _reference_inputs(model: Any, data: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Loss, ...]]:
     batch: dict[str, Any] = model.dummy_inputs(torch.Generator().manual_seed(0))
-    device = next(model.parameters()).device
-    batch = {name: value.to(device) for name, value in batch.items()}
     given = [name for name in batch if name.rsplit("_", 1)[-1] in _REFERENCE_LABELS]
-    inputs = {name: value for name, value in batch.items() if name not in given and name not in _TRAINING_ONLY}
+    inputs = {
+        name: value for name, value in batch.items() if name not in given and name not in _TRAINING_ONLY
+    }
     if not given:
         return inputs, ()
     parts: Mapping[str, list[str]] = data.get("parts", {})

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 import transformers
+import yaml
 from torch import nn
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 from transformers.models.auto import modeling_auto
 
-from ptmkb.catalogue.documents import read_document
 from ptmkb.catalogue.schema import Model, ReferenceImplementation, TransformersImplementation
 from ptmkb.probe.meta import runnable
 from ptmkb.probe.shrinking import shrunk
@@ -37,15 +37,13 @@ _HEADS = (
 )  # fmt: skip
 
 
-class UnknownModelType(LookupError):
+class UnknownModelTypeError(LookupError):
     """`transformers` has no model type of this name."""
 
 
 @cache
 def tiny_data() -> dict[str, dict[str, Any]]:
     """What rules cannot know, by model type (`data/tiny.yaml`)."""
-    import yaml
-
     return dict(yaml.safe_load(_DATA.read_text(encoding="utf-8")))
 
 
@@ -53,15 +51,19 @@ def architectures(model_type: str) -> tuple[str, ...]:
     """The classes for a model type: those with its main heads, most fitting first, then the base model.
 
     Raises:
-        UnknownModelType: There is no such type.
+        UnknownModelTypeError: There is no such type.
     """
     base = modeling_auto.MODEL_MAPPING_NAMES.get(model_type)
     heads = [tiny_data().get(model_type, {}).get("architecture")]
     heads += [getattr(modeling_auto, f"MODEL_FOR_{head}_MAPPING_NAMES").get(model_type) for head in _HEADS]
     names = [base] if base is None or isinstance(base, str) else list(base)
-    found = [name for entry in [*heads, *names] for name in ([entry] if isinstance(entry, str) else entry or [])]
+    found = [
+        name for entry in [*heads, *names] for name in ([entry] if isinstance(entry, str) else entry or [])
+    ]
     if not found:
-        raise UnknownModelType(f"transformers {transformers.__version__} has no model type `{model_type}`")
+        raise UnknownModelTypeError(
+            f"transformers {transformers.__version__} has no model type `{model_type}`"
+        )
     return tuple(dict.fromkeys(found))
 
 
@@ -79,12 +81,16 @@ def tiny_config(model_type: str, overrides: Mapping[str, Any] | None = None) -> 
         overrides: Fields to set otherwise; dotted names reach into nested configurations.
     """
     if model_type not in CONFIG_MAPPING:
-        raise UnknownModelType(f"transformers {transformers.__version__} has no model type `{model_type}`")
+        raise UnknownModelTypeError(
+            f"transformers {transformers.__version__} has no model type `{model_type}`"
+        )
     data = tiny_data().get(model_type, {})
     full = CONFIG_MAPPING[model_type](**data.get("start", {}))
     config = shrunk(full, {**data.get("config", {}), **(overrides or {})})
     if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
-        config.decoder_start_token_id = getattr(config, "pad_token_id", None) or 0  # a decoder must begin with something
+        config.decoder_start_token_id = (
+            getattr(config, "pad_token_id", None) or 0
+        )  # a decoder must begin with something
     return _plain_experts(config)
 
 
@@ -106,7 +112,7 @@ def build(model_type: str, architecture: str | None = None, seed: int = 0, **ove
         overrides: Configuration fields to set otherwise (`num_hidden_layers=3`).
 
     Raises:
-        UnknownModelType: There is no such type.
+        UnknownModelTypeError: There is no such type.
         LookupError: There is no such class.
     """
     config = tiny_config(model_type, overrides)
@@ -146,7 +152,7 @@ def variant(entry: Model, name: str) -> nn.Module:
         names = ", ".join(candidate.name for candidate in entry.variants) or "none"
         raise LookupError(f"`{entry.id}` has no variant `{name}`; it has: {names}")
     implementation = entry.implementation
-    settings = plain(found.config)
+    settings = found.config
     if isinstance(implementation, TransformersImplementation):
         config: Any = _plain_experts(CONFIG_MAPPING[implementation.model_type](**settings))
         cls: Any = model_class(found.architecture or base_architecture(implementation.model_type))
@@ -157,18 +163,6 @@ def variant(entry: Model, name: str) -> nn.Module:
         raise LookupError(f"`{entry.id}` has no implementation")
     with torch.device("meta"):
         return runnable(cls(config).eval())
-
-
-def plain(value: Any) -> Any:
-    """Numbers, texts and containers without the marks that the YAML reader leaves on them."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    for kind in (bool, int, float, str):
-        if isinstance(value, kind):
-            return value if kind is bool else kind(value)
-    return value
 
 
 def _built(cls: Any, config: Any, seed: int) -> nn.Module:

@@ -8,109 +8,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
 from ptmkb.probe.measures import Unmeasurable
-from ptmkb.probe.numerics import run_experts, tensors_in
+from ptmkb.probe.numerics import run_experts, seeded, tensors_in
 from ptmkb.probe.subject import Subject
+from ptmkb.probe.trace import Attention, Choice, LayerCall, Lookup, Product, Source, Trace
 
-_PRODUCTS = {"linear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "baddbmm", "einsum", "conv1d", "conv2d", "conv3d"} | {
+_PRODUCTS = {
+    "linear",
+    "matmul",
+    "__matmul__",
+    "__rmatmul__",
+    "mm",
+    "bmm",
+    "addmm",
+    "baddbmm",
+    "einsum",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+} | {
     "grouped_mm",
     "_grouped_mm",
 }
 _FIRST_IS_ADDED = {"addmm", "baddbmm"}
 _ELEMENTWISE_PRODUCTS = {"mul", "__mul__", "__rmul__", "__imul__", "mul_", "multiply"}
 _CHOICES = {"topk": -1, "max": -1, "argmax": -1}
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a tensor comes from since the last product with a weight.
-
-    Attributes:
-        products: (index of the product with a weight, offset of the slice of its result), of all that flowed together.
-        scores: Index of the product of queries and keys that this is.
-        weights: Index of the attention whose softmax this is.
-        context: Index of the attention whose result this is.
-        gated: It is an elementwise product of two different projections.
-        parameter: It is a weight, or nothing but weights went into it.
-    """
-
-    products: frozenset[tuple[int, int]] = frozenset()
-    scores: int | None = None
-    weights: int | None = None
-    context: int | None = None
-    gated: bool = False
-    parameter: bool = False
-
-    @property
-    def calls(self) -> frozenset[int]:
-        """The products with a weight, whichever slice."""
-        return frozenset(call for call, _ in self.products)
-
-
-@dataclass(frozen=True)
-class Product:
-    """A product with a weight: a linear map or a convolution.
-
-    Attributes:
-        weight: The weight as it went in.
-        inputs: Features of what goes in.
-        outputs: Features of what comes out.
-        source: Where what goes in comes from.
-        layer: Index into `Tracer.layers` of the layer it ran in, None outside of layers.
-    """
-
-    weight: Tensor
-    inputs: int
-    outputs: int
-    source: Source
-    layer: int | None
-
-
-@dataclass(frozen=True)
-class Attention:
-    """One attention: queries with keys, softmax, with values."""
-
-    heads: int
-    key_heads: int
-    head_size: int
-    query: Source
-    key: Source
-    value: Source
-    layer: int | None
-
-
-@dataclass(frozen=True)
-class Lookup:
-    """Rows of a table picked by indices."""
-
-    indices: Tensor
-    table: Tensor
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The k largest of some, as a router picks experts."""
-
-    among: int
-    chosen: int
-    layer: int | None
-
-
-@dataclass
-class LayerCall:
-    """One run of one layer of a stack."""
-
-    stack: str
-    module: nn.Module
-    width: int | None
 
 
 @dataclass
@@ -120,17 +51,6 @@ class _Scores:
     heads: int
     key_heads: int
     head_size: int
-
-
-@dataclass
-class Trace:
-    """What was seen, in the order in which it ran."""
-
-    products: list[Product] = field(default_factory=list)
-    attentions: list[Attention] = field(default_factory=list)
-    lookups: list[Lookup] = field(default_factory=list)
-    choices: list[Choice] = field(default_factory=list)
-    layers: list[LayerCall] = field(default_factory=list)
 
 
 class Tracer(TorchFunctionMode):
@@ -145,43 +65,55 @@ class Tracer(TorchFunctionMode):
     def __init__(self, model: nn.Module, blocks: Mapping[str, Sequence[nn.Module]], batch: int = 2) -> None:
         super().__init__()
         self.trace = Trace()
+        self.output: Any = None
         self.batch = batch
         self._sources: dict[int, tuple[Tensor, Source]] = {}
         for parameter in model.parameters():
             self._sources[id(parameter)] = (parameter, Source(parameter=True))
         self._scores: list[_Scores] = []
         self._open: list[int] = []
-        self._blocks, self._hooks = blocks, []
+        self._blocks = blocks
+        self._hooks: list[RemovableHandle] = []
 
     def __enter__(self) -> Tracer:
-        hooked: set[int] = set()
-        for stack, modules in self._blocks.items():
-            for module in modules:
-                if id(module) not in hooked:
-                    hooked.add(id(module))
-                    self._hooks += [
-                        module.register_forward_pre_hook(
-                            lambda module, args, kwargs, stack=stack: self._enter_layer(stack, module, args, kwargs), with_kwargs=True
-                        ),
-                        module.register_forward_hook(lambda *_: self._leave_layer()),
-                    ]
-        super().__enter__()
+        layers = {id(module): module for modules in self._blocks.values() for module in modules}
+        for layer in layers.values():
+            stacks = tuple(
+                stack for stack, modules in self._blocks.items() if any(module is layer for module in modules)
+            )
+            self._hooks += [
+                layer.register_forward_pre_hook(
+                    lambda module, args, kwargs, stacks=stacks: self._enter_layer(
+                        stacks, module, args, kwargs
+                    ),
+                    with_kwargs=True,
+                ),
+                layer.register_forward_hook(lambda *_: self._leave_layer()),
+            ]
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *exception: Any) -> None:
         for hook in self._hooks:
             hook.remove()
-        super().__exit__(*exception)
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
 
     def source(self, tensor: Any) -> Source:
         """Where a tensor comes from; nothing known of tensors that the model was given."""
         found = self._sources.get(id(tensor))
         return found[1] if found else Source()
 
-    def _enter_layer(self, stack: str, module: nn.Module, args: Any, kwargs: Any) -> None:
-        hidden = next((value for _, value in tensors_in((args, kwargs)) if value.is_floating_point() and value.ndim >= 3), None)
+    def _enter_layer(self, stacks: tuple[str, ...], module: nn.Module, args: Any, kwargs: Any) -> None:
+        hidden = next(
+            (
+                value
+                for _, value in tensors_in((args, kwargs))
+                if value.is_floating_point() and value.ndim >= 3
+            ),
+            None,
+        )
         self._open.append(len(self.trace.layers))
-        self.trace.layers.append(LayerCall(stack, module, None if hidden is None else hidden.shape[-1]))
+        self.trace.layers.append(LayerCall(stacks, module, None if hidden is None else hidden.shape[-1]))
 
     def _leave_layer(self) -> None:
         self._open.pop()
@@ -204,9 +136,13 @@ class Tracer(TorchFunctionMode):
         self._record(name, func, args, kwargs, result)
         return result
 
-    def _record(self, name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> None:
+    def _record(
+        self, name: str, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any
+    ) -> None:
         if func is F.scaled_dot_product_attention:
-            query, key, value = (_argument(args, kwargs, at, name) for at, name in enumerate(("query", "key", "value")))
+            query, key, value = (
+                _argument(args, kwargs, at, name) for at, name in enumerate(("query", "key", "value"))
+            )
             heads, key_heads = self._heads(query.shape), self._heads(key.shape)
             scores = _Scores(self.source(query), self.source(key), heads, key_heads, query.shape[-1])
             self._attend(scores, self.source(value), result)
@@ -231,13 +167,19 @@ class Tracer(TorchFunctionMode):
             if not sources[0].parameter:
                 self._activations(name, args, left, right, sources, result)
             return
-        weight, given, source = (left, right, sources[1]) if sources[0].parameter else (right, left, sources[0])
+        weight, source = (left, sources[1]) if sources[0].parameter else (right, sources[0])
         inputs, outputs = _sizes(name, args, left, right, weight is left)
         self.trace.products.append(Product(weight, inputs, outputs, source, self._layer))
         self._keep(result, Source(products=frozenset({(len(self.trace.products) - 1, 0)})))
 
     def _activations(
-        self, name: str, args: tuple[Any, ...], left: Tensor, right: Tensor, sources: tuple[Source, Source], result: Tensor
+        self,
+        name: str,
+        args: tuple[Any, ...],
+        left: Tensor,
+        right: Tensor,
+        sources: tuple[Source, Source],
+        result: Tensor,
     ) -> None:
         """A product of two activations: queries and keys, or attention weights and values."""
         for weights, value in (sources, sources[::-1]):
@@ -277,9 +219,15 @@ class Tracer(TorchFunctionMode):
         return math.prod(shape[1:-2]) if len(shape) > 3 else max(1, shape[0] // self.batch)
 
     def _fused_attention(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> None:
-        width, heads = int(_argument(args, kwargs, 3, "embed_dim_to_check")), int(_argument(args, kwargs, 4, "num_heads"))
-        sources = (self.source(_argument(args, kwargs, at, name)) for at, name in enumerate(("query", "key", "value")))
-        self.trace.attentions.append(Attention(heads, heads, width // heads, *sources, self._layer))
+        width, heads = (
+            int(_argument(args, kwargs, 3, "embed_dim_to_check")),
+            int(_argument(args, kwargs, 4, "num_heads")),
+        )
+        query, key, value = (
+            self.source(_argument(args, kwargs, at, name))
+            for at, name in enumerate(("query", "key", "value"))
+        )
+        self.trace.attentions.append(Attention(heads, heads, width // heads, query, key, value, self._layer))
         for _, tensor in tensors_in(result):
             self._keep(tensor, Source())  # its output projection ran inside
 
@@ -309,16 +257,25 @@ class Tracer(TorchFunctionMode):
             source = Source(weights=source.scores)
         if name in _ELEMENTWISE_PRODUCTS and len(sources) == 2 and all(other.products for other in sources):
             apart = not sources[0].products & sources[1].products
-            source = replace(source, gated=source.gated or (apart and operands[0].shape[-1] == operands[1].shape[-1]))
+            source = replace(
+                source, gated=source.gated or (apart and operands[0].shape[-1:] == operands[1].shape[-1:])
+            )
         if name == "glu":
             source = replace(source, gated=True)
         if name == "__setitem__":
             self._keep(args[0], source)
         for _, tensor in tensors_in(result):
             piece = source
-            if len(source.products) == 1 and operands and tensor.ndim and tensor.shape[-1] < operands[0].shape[-1]:
-                ((call, _),) = source.products  # a slice of a product's result is another projection than the next slice
-                piece = replace(source, products=frozenset({(call, tensor.storage_offset())}))
+            if (
+                len(source.products) == 1
+                and tensor.ndim
+                and operands[0].ndim
+                and tensor.shape[-1] < operands[0].shape[-1]
+            ):
+                ((call, _),) = (
+                    source.products
+                )  # a slice of a product's result is another projection than the next slice
+                piece = replace(source, products=frozenset({(call, int(tensor.storage_offset()))}))
             self._keep(tensor, piece)
 
     def _keep(self, tensor: Tensor, source: Source) -> None:
@@ -326,21 +283,9 @@ class Tracer(TorchFunctionMode):
         self._sources[id(tensor)] = (tensor, source)
 
 
-def run_traced(
-    model: nn.Module, inputs: Mapping[str, Any], blocks: Mapping[str, Sequence[nn.Module]]
-) -> tuple[Tracer, Any]:
-    """Run a model once, without gradients, under a tracer.
-
-    Returns:
-        The tracer, and what the model returned.
-    """
-    batch = next((value.shape[0] for _, value in tensors_in(dict(inputs)) if value.ndim), 1)
-    with torch.no_grad(), Tracer(model, blocks, batch) as tracer:
-        output = model(**dict(inputs))
-    return tracer, output
-
-
-def _sizes(name: str, args: tuple[Any, ...], left: Tensor, right: Tensor, weight_is_left: bool) -> tuple[int, int]:
+def _sizes(
+    name: str, args: tuple[Any, ...], left: Tensor, right: Tensor, weight_is_left: bool
+) -> tuple[int, int]:
     """How many features a product takes and gives."""
     if name == "linear":
         return right.shape[-1], right.shape[0] if right.ndim > 1 else 1
@@ -379,17 +324,29 @@ def _first(values: Iterator[int | None]) -> int | None:
 
 
 def run_subject(subject: Subject, inputs: Mapping[str, Any] | None = None) -> Tracer:
-    """Run a subject under a tracer, on `meta` with experts whose sizes do not depend on the routing.
+    """Run a subject once, without gradients, under a tracer; on `meta` with experts whose sizes do not depend on the routing.
+
+    Args:
+        subject: The subject.
+        inputs: Arguments of the forward pass, the subject's own where None.
+
+    Returns:
+        The tracer, with what the model returned as its `output`.
 
     Raises:
         Unmeasurable: The forward pass does not run on `meta`.
     """
+    given = dict(subject.inputs if inputs is None else inputs)
+    batch = next((value.shape[0] for _, value in tensors_in(given) if value.ndim), 1)
     on_meta = any(parameter.is_meta for parameter in subject.model.parameters())
     if on_meta:
         run_experts(subject.model, "batched_mm")
     try:
-        return run_traced(subject.model, inputs or subject.inputs, subject.blocks)[0]
+        with torch.no_grad(), seeded(), Tracer(subject.model, subject.blocks, batch) as tracer:
+            tracer.output = subject.model(**given)
     except Exception as error:
-        if on_meta:
-            raise Unmeasurable(f"its forward pass does not run on `meta`: {str(error).splitlines()[0][:200]}") from error
-        raise
+        if not on_meta:
+            raise
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise Unmeasurable(f"its forward pass does not run on `meta`: {reason}") from error
+    return tracer

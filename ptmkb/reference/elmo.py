@@ -53,7 +53,7 @@ class ELMoConfig:
 
     @classmethod
     def tiny(cls) -> "ELMoConfig":
-        """A working model of some 20,000 parameters, softmax included."""
+        """A working model of some 27,000 parameters, softmax included."""
         return cls(
             vocab_size=64,
             max_characters=8,

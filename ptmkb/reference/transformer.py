@@ -35,7 +35,7 @@ class TransformerConfig:
 
     @classmethod
     def tiny(cls) -> "TransformerConfig":
-        """A working model of some 40,000 parameters."""
+        """A working model of some 45,000 parameters."""
         return cls(vocab_size=96, hidden_size=32, num_layers=2, num_heads=4, feed_forward_size=64)
 
 

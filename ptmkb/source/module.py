@@ -19,6 +19,7 @@ MODULE = "<module>"
 """The name of what holds the lines that no symbol holds."""
 
 Kind = Literal["class", "function", "method"]
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 _NEWLINE = re.compile(r"\r\n|\r|\n")
 _HEADER = re.compile(r"(?P<indent>[ \t]*)(?:async[ \t]+)?(?P<word>def|class)[ \t]+(?P<name>[^\W\d]\w*)")
@@ -53,7 +54,7 @@ def split_lines(text: str) -> list[str]:
     `str.splitlines` also splits at form feeds and other separators, which Python does not take for line ends, and would shift every line
     number after one. A last line without an end counts; nothing follows a final line end.
     """
-    lines = _NEWLINE.split(text)
+    lines = _NEWLINE.split(text) if "\r" in text else text.split("\n")
     if lines and not lines[-1]:
         lines.pop()
     return lines
@@ -119,6 +120,20 @@ def parse_module(text: str, file: str = "") -> Module:
     Returns:
         The module; `error` says so where the text is not valid Python.
     """
+    return parse_with_nodes(text, file)[0]
+
+
+def parse_with_nodes(text: str, file: str = "") -> tuple[Module, ast.Module, list[Definition]]:
+    """Read a file's symbols and keep what they were read from, for those who want more of it without parsing twice.
+
+    Args:
+        text: as for `parse_module`.
+        file: as for `parse_module`.
+
+    Returns:
+        The module; its syntax tree; the definition of each of its symbols, in the same order. Text that is not valid Python has an empty
+        tree and no definitions.
+    """
     text = text.removeprefix("\ufeff")
     try:
         with warnings.catch_warnings():
@@ -127,14 +142,15 @@ def parse_module(text: str, file: str = "") -> Module:
             )  # invalid escapes in other people's strings are not our reader's concern
             tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return Module(file, text, tuple(_scan(split_lines(text))), f"{type(error).__name__}: {error}")
-    in_order = sorted(
-        _walk(tree.body, "", "function"), key=lambda symbol: (symbol.first_line, -symbol.last_line)
+        reason = f"{type(error).__name__}: {error}"
+        return Module(file, text, tuple(_scan(split_lines(text))), reason), ast.Module([], []), []
+    found = sorted(
+        _walk(tree.body, "", "function"), key=lambda pair: (pair[0].first_line, -pair[0].last_line)
     )
-    return Module(file, text, tuple(in_order))
+    return Module(file, text, tuple(symbol for symbol, _ in found)), tree, [node for _, node in found]
 
 
-def _walk(body: list[ast.stmt], prefix: str, function_kind: Kind) -> Iterator[Symbol]:
+def _walk(body: list[ast.stmt], prefix: str, function_kind: Kind) -> Iterator[tuple[Symbol, Definition]]:
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
@@ -142,9 +158,10 @@ def _walk(body: list[ast.stmt], prefix: str, function_kind: Kind) -> Iterator[Sy
             is_class = isinstance(node, ast.ClassDef)
             bases = tuple(ast.unparse(base) for base in node.bases) if isinstance(node, ast.ClassDef) else ()
             doc = (ast.get_docstring(node) or "").split("\n", 1)[0].strip()
-            yield Symbol(
+            symbol = Symbol(
                 name, "class" if is_class else function_kind, first, node.end_lineno or first, bases, doc
             )
+            yield symbol, node
             yield from _walk(node.body, name + ".", "method" if is_class else "function")
             continue
         for block in ("body", "orelse", "finalbody"):
@@ -160,6 +177,7 @@ def _scan(lines: list[str]) -> list[Symbol]:
     found: list[Symbol] = []
     open_symbols: list[tuple[int, int]] = []  # (indent, index in found), outermost first
     decorated_from: int | None = None
+    decorator_indent = 0
     quotes: str | None = None  # the triple quote that we are inside of
     last_code = 0
     for number, line in enumerate(lines, start=1):
@@ -173,16 +191,14 @@ def _scan(lines: list[str]) -> list[Symbol]:
             continue
         if not inside_text:
             indent = len(line) - len(line.lstrip())
-            # A closing bracket at a header's own indent still belongs to that header.
-            while (
-                open_symbols
-                and indent <= open_symbols[-1][0]
-                and not line.lstrip().startswith((")", "]", "}"))
-            ):
+            # A closing bracket at a header's or decorator's own indent still belongs to it.
+            closes = line.lstrip().startswith((")", "]", "}"))
+            while open_symbols and indent <= open_symbols[-1][0] and not closes:
                 _, index = open_symbols.pop()
                 found[index] = _ending(found[index], last_code)
             if _DECORATOR.match(line):
                 decorated_from = decorated_from or number
+                decorator_indent = indent
             elif header := _HEADER.match(line):
                 parent = found[open_symbols[-1][1]] if open_symbols else None
                 kind: Kind = "class" if header["word"] == "class" else "function"
@@ -192,7 +208,7 @@ def _scan(lines: list[str]) -> list[Symbol]:
                 open_symbols.append((indent, len(found)))
                 found.append(Symbol(name, kind, decorated_from or number, number))
                 decorated_from = None
-            elif indent == 0 or not open_symbols:
+            elif indent <= decorator_indent and not closes:
                 decorated_from = None
         last_code = number
     for _, index in open_symbols:

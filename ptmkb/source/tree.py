@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import io
+import os
 import re
 import tokenize
 import zipfile
@@ -63,6 +64,25 @@ class SourceTree:
     def files(self) -> tuple[str, ...]:
         """All Python files, sorted."""
         return self._files
+
+    def stamps(self) -> dict[str, tuple[int, int]]:
+        """What tells that a file has changed, for each of `files()`, read anew: size and time, or size and checksum in a wheel."""
+        if self._wheel is not None:
+            members = {member.filename: member for member in self._wheel.infolist()}
+            found = {file: members[f"{PACKAGE}/{file}"] for file in self._files}
+            return {file: (member.file_size, member.CRC) for file, member in found.items()}
+        stamps = {}
+        folders = [""]
+        while folders:
+            folder = folders.pop()
+            with os.scandir(self.where / folder) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(f"{folder}{entry.name}/")
+                    elif entry.name.endswith(".py") and entry.is_file():
+                        status = entry.stat()
+                        stamps[folder + entry.name] = (status.st_size, status.st_mtime_ns)
+        return stamps
 
     def __contains__(self, file: str) -> bool:
         if self._wheel is not None:

@@ -45,7 +45,10 @@ def test_windows_of_every_width(size: int, data: st.DataObject) -> None:
 @given(sizes, st.data())
 def test_prefix_of_every_length(size: int, data: st.DataObject) -> None:
     prefix = data.draw(st.integers(2, size - 1))
-    assert classify(matrix(size, lambda i, j: j < prefix or j <= i)).value == {"kind": "prefix", "prefix": prefix}
+    assert classify(matrix(size, lambda i, j: j < prefix or j <= i)).value == {
+        "kind": "prefix",
+        "prefix": prefix,
+    }
 
 
 @given(st.integers(4, 20), st.booleans(), st.data())
@@ -55,16 +58,25 @@ def test_chunks_of_every_length(size: int, causal: bool, data: st.DataObject) ->
     assert found.value == {"kind": "chunked", "chunk": chunk, "causal": causal}
 
 
-@given(sizes.flatmap(lambda size: st.permutations(range(size))), st.sampled_from(["itself", "others", "first sees all"]))
+@given(
+    sizes.flatmap(lambda size: st.permutations(range(size))),
+    st.sampled_from(["itself", "others", "first sees all"]),
+)
 def test_any_order(order: list[int], sees: str) -> None:
     rank = {position: place for place, position in enumerate(order)}
     found = classify(
         matrix(
             len(order),
-            lambda i, j: rank[j] < rank[i] or (sees == "itself" and i == j) or (sees == "first sees all" and rank[i] == 0),
+            lambda i, j: (
+                rank[j] < rank[i]
+                or (sees == "itself" and i == j)
+                or (sees == "first sees all" and rank[i] == 0)
+            ),
         )
     )
-    plain = {tuple(sorted(order)): "causal", tuple(sorted(order, reverse=True)): "anti-causal"}.get(tuple(order))
+    plain = {tuple(sorted(order)): "causal", tuple(sorted(order, reverse=True)): "anti-causal"}.get(
+        tuple(order)
+    )
     assert found.kind == (plain or "permuted")
     assert plain or found.detail["order"] == order
     assert found.detail.get("sees_itself", True) is (sees == "itself")
@@ -83,13 +95,17 @@ def test_what_fits_nothing_is_other() -> None:
 
 
 @given(st.integers(6, 24), st.integers(2, 5), st.integers(1, 4), st.integers(0, 2))
-def test_window_is_read_behind_the_first_of_equal_layers(size: int, back: int, depth: int, ahead: int) -> None:
+def test_window_is_read_behind_the_first_of_equal_layers(
+    size: int, back: int, depth: int, ahead: int
+) -> None:
     first, whole = band(size, back - 1, ahead), band(size, (back - 1) * depth, ahead * depth)
     if max(back - 1, ahead) < size - 1:
         assert conclude(whole, first, depth).value["window"] == back + ahead
 
 
-@pytest.mark.parametrize(("whole", "kind"), [(lambda i, j: j <= i, "causal"), (lambda i, j: True, "bidirectional")])
+@pytest.mark.parametrize(
+    ("whole", "kind"), [(lambda i, j: j <= i, "causal"), (lambda i, j: True, "bidirectional")]
+)
 def test_window_beside_layers_that_see_all(whole: Callable[[int, int], bool], kind: str) -> None:
     first = band(12, 3, 0 if kind == "causal" else 3)
     value = conclude(matrix(12, whole), first, 2).value

@@ -45,6 +45,18 @@ def test_every_target_position_sees_every_source_position(model, inputs, changed
         assert changed(run, inputs["input_ids"], position, VOCAB) == set(range(12))
 
 
+def test_the_decoder_reads_the_encoders_last_layer_and_no_other(model, inputs):
+    plain = model(**inputs).logits
+    for changed_state, shows in ((0, False), (1, False), (2, True)):
+
+        def disturb(_, __, states, index=changed_state):
+            return tuple(2.0 * state if i == index else state for i, state in enumerate(states))
+
+        handle = model.encoder.register_forward_hook(disturb)
+        assert torch.equal(model(**inputs).logits, plain) != shows
+        handle.remove()
+
+
 def test_the_encoder_never_sees_the_target(model, inputs):
     other = {**inputs, "decoder_input_ids": inputs["decoder_input_ids"].flip(1)}
     assert torch.equal(model(**inputs).encoder_last_hidden_state, model(**other).encoder_last_hidden_state)

@@ -60,7 +60,9 @@ def parse(value: Any) -> dict[str, Any]:
     claim = {"kind": value} if isinstance(value, str) else dict(value) if isinstance(value, Mapping) else {}
     kind = claim.get("kind")
     if kind not in KINDS:
-        raise ValueError(f"a flow is one of {', '.join(KINDS)}, or a mapping with one of them as `kind`; not {value!r}")
+        raise ValueError(
+            f"a flow is one of {', '.join(KINDS)}, or a mapping with one of them as `kind`; not {value!r}"
+        )
     for name, number in claim.items():
         if name != "kind" and name not in KINDS[kind]:
             allowed = ", ".join(f"`{key}`" for key in KINDS[kind]) or "nothing"
@@ -103,7 +105,7 @@ def agrees(claimed: dict[str, Any], measured: dict[str, Any]) -> bool:
     """
     if claimed["kind"] == measured["kind"]:
         return all(measured.get(name) == number for name, number in claimed.items())
-    return claimed["kind"] == _direction(measured)
+    return _direction(measured) == str(claimed["kind"])
 
 
 def _direction(measured: dict[str, Any]) -> str | None:
@@ -115,7 +117,9 @@ def _direction(measured: dict[str, Any]) -> str | None:
         return "causal" if measured["causal"] else None
     if kind == "sliding-window":
         ahead, window = measured.get("ahead", 0), measured["window"]
-        return {0: "causal", window - 1: "anti-causal"}.get(ahead, "bidirectional" if 2 * ahead + 1 == window else None)
+        return {0: "causal", window - 1: "anti-causal"}.get(
+            ahead, "bidirectional" if 2 * ahead + 1 == window else None
+        )
     return None
 
 
@@ -131,8 +135,8 @@ def _reading(subject: Subject, found: Influence, source: str, target: str) -> Re
     pattern = conclude(found.matrix, found.first_layer, len(stack) or None, across=across)
     detail: dict[str, Any] = {
         "matrix": rows(found.matrix),
-        "threshold": found.threshold,
-        "noise": found.noise,
+        "threshold": float(f"{found.threshold:.1e}"),
+        "noise": float(f"{found.noise:.1e}"),
         "leaks": found.leaks,
         **pattern.detail,
     }

@@ -10,7 +10,8 @@ published size is measured on the `meta` device.
 - `gated`: whether that value is the elementwise product of two projections.
 - `experts`: how many sets of expert weights stand behind a choice of the k best in a layer.
 
-Parts. None for a model of one stack, else the stack's name.
+Parts. None for a model of one stack, else the stack's name. A layer in which streams meet (co-attention) counts in each of their stacks; the other sizes come
+from layers that belong to one stack, where it has such.
 
 Assumptions. The subject names the layers. Layers that differ are all listed in the detail; the value holds what they have in common.
 
@@ -30,7 +31,7 @@ from ptmkb.probe.measures import Reading, Unmeasurable
 
 if TYPE_CHECKING:
     from ptmkb.probe.subject import Subject
-    from ptmkb.probe.tracing import Product, Trace, Tracer
+    from ptmkb.probe.trace import Product, Trace
 
 SCALES: tuple[str, ...] = ("tiny", "variant")
 
@@ -67,10 +68,9 @@ def measure(subject: Subject) -> dict[str | None, Reading]:
     if not any(subject.blocks.values()):
         raise Unmeasurable("no repeated layers are known")
     tracer = run_subject(subject)
-    stacks = list(dict.fromkeys(call.stack for call in tracer.trace.layers))
-    if not stacks:
+    if not tracer.trace.layers:
         raise Unmeasurable("no layer ran")
-    return {stack if len(stacks) > 1 else None: _reading(tracer, stack) for stack in stacks}
+    return {stack: _reading(tracer.trace, calls) for stack, calls in tracer.trace.stacks().items()}
 
 
 def agrees(claimed: dict[str, Any], measured: dict[str, Any]) -> bool:
@@ -78,14 +78,13 @@ def agrees(claimed: dict[str, Any], measured: dict[str, Any]) -> bool:
     return all(name in measured and measured[name] == size for name, size in claimed.items())
 
 
-def _reading(tracer: Tracer, stack: str) -> Reading:
-    trace = tracer.trace
-    calls = [index for index, call in enumerate(trace.layers) if call.stack == stack]
-    shapes = [_layer(trace, index) for index in calls]
+def _reading(trace: Trace, calls: list[int]) -> Reading:
     value: dict[str, Any] = {"layers": len(calls)}
-    width = trace.layers[calls[0]].width
+    own = [index for index in calls if len(trace.layers[index].stacks) == 1] or calls
+    width = trace.layers[own[0]].width
     if width is not None:
         value["width"] = width
+    shapes = [_layer(trace, index) for index in own]
     for name in ("heads", "key_value_heads", "head_size", "feed_forward", "gated", "experts"):
         found = {shape[name] for shape in shapes if name in shape}
         if len(found) == 1:
@@ -103,7 +102,9 @@ def _layer(trace: Trace, layer: int) -> dict[str, Any]:
     if attentions:
         first = attentions[0]
         shape |= {"heads": first.heads, "key_value_heads": first.key_heads, "head_size": first.head_size}
-    between = [product for product in trace.products if product.layer == layer and _is_between(trace, product)]
+    between = [
+        product for product in trace.products if product.layer == layer and _is_between(trace, product)
+    ]
     if between:
         widest = max(between, key=lambda product: product.inputs)
         shape |= {"feed_forward": widest.inputs, "gated": widest.source.gated}
@@ -114,7 +115,13 @@ def _layer(trace: Trace, layer: int) -> dict[str, Any]:
 
 def _is_between(trace: Trace, product: Product) -> bool:
     """Whether what goes into a product comes from products of the same layer only, and not by way of attention."""
-    around = {call for a in trace.attentions if a.layer == product.layer for s in (a.query, a.key, a.value) for call in s.calls}
+    around = {
+        call
+        for a in trace.attentions
+        if a.layer == product.layer
+        for s in (a.query, a.key, a.value)
+        for call in s.calls
+    }
     if product.source.context is not None or not product.source.calls or product.source.calls & around:
         return False
     sources = [trace.products[call] for call in product.source.calls]

@@ -48,7 +48,12 @@ def masked_labels() -> Tensor:
 
 def bert() -> Subject:
     config = t.BertConfig(
-        vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=4, intermediate_size=40, max_position_embeddings=32
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=40,
+        max_position_embeddings=32,
     )
     model = t.BertForMaskedLM(config)
     return text_subject("bert", model, model.bert.encoder.layer, masked_labels())
@@ -56,7 +61,12 @@ def bert() -> Subject:
 
 def albert() -> Subject:
     config = t.AlbertConfig(
-        vocab_size=VOCABULARY, embedding_size=8, hidden_size=WIDTH, num_hidden_layers=3, num_attention_heads=4, intermediate_size=40
+        vocab_size=VOCABULARY,
+        embedding_size=8,
+        hidden_size=WIDTH,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=40,
     )
     model = t.AlbertForMaskedLM(config)
     return text_subject("albert", model, model.albert.encoder.albert_layer_groups, masked_labels())
@@ -64,14 +74,21 @@ def albert() -> Subject:
 
 def electra() -> Subject:
     config = t.ElectraConfig(
-        vocab_size=VOCABULARY, embedding_size=8, hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=4, intermediate_size=40
+        vocab_size=VOCABULARY,
+        embedding_size=8,
+        hidden_size=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=40,
     )
     model = t.ElectraForPreTraining(config)
     return text_subject("electra", model, model.electra.encoder.layer, (ids(3) > 20).long())
 
 
 def gpt2() -> Subject:
-    config = t.GPT2Config(vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=2, n_head=4, n_positions=32, n_inner=40)
+    config = t.GPT2Config(
+        vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=2, n_head=4, n_positions=32, n_inner=40
+    )
     model = t.GPT2LMHeadModel(config)
     return text_subject("gpt2", model, model.transformer.h, masked_labels())
 
@@ -123,10 +140,19 @@ def text_subject(name: str, model: torch.nn.Module, blocks: Any, labels: Tensor)
 
 def t5() -> Subject:
     config = t.T5Config(
-        vocab_size=VOCABULARY, d_model=WIDTH, d_kv=4, d_ff=40, num_layers=2, num_heads=4, decoder_start_token_id=0, pad_token_id=0
+        vocab_size=VOCABULARY,
+        d_model=WIDTH,
+        d_kv=4,
+        d_ff=40,
+        num_layers=2,
+        num_heads=4,
+        decoder_start_token_id=0,
+        pad_token_id=0,
     )
     model = t.T5ForConditionalGeneration(config)
-    return encoder_decoder("t5", model, model.encoder.block, model.decoder.block, {"input_ids": ids()}, token_stream("encoder"))
+    return encoder_decoder(
+        "t5", model, model.encoder.block, model.decoder.block, {"input_ids": ids()}, token_stream("encoder")
+    )
 
 
 def whisper() -> Subject:
@@ -137,11 +163,25 @@ def whisper() -> Subject:
     )  # fmt: skip
     model = t.WhisperForConditionalGeneration(config)
     features = torch.randn(2, 8, 2 * TOKENS, generator=torch.Generator().manual_seed(5))
-    stream = value_stream("encoder", "input_features", TOKENS, lambda _, at: (slice(None), slice(None), slice(2 * at, 2 * at + 2)))
-    return encoder_decoder("whisper", model, model.model.encoder.layers, model.model.decoder.layers, {"input_features": features}, stream)
+    stream = value_stream(
+        "encoder",
+        "input_features",
+        TOKENS,
+        lambda _, at: (slice(None), slice(None), slice(2 * at, 2 * at + 2)),
+    )
+    return encoder_decoder(
+        "whisper",
+        model,
+        model.model.encoder.layers,
+        model.model.decoder.layers,
+        {"input_features": features},
+        stream,
+    )
 
 
-def encoder_decoder(name: str, model: Any, encoder: Any, decoder: Any, source: dict[str, Tensor], stream: Stream) -> Subject:
+def encoder_decoder(
+    name: str, model: Any, encoder: Any, decoder: Any, source: dict[str, Tensor], stream: Stream
+) -> Subject:
     options = {"use_cache": False, "output_hidden_states": True}
     return Subject(
         name, model.eval(), {**source, "decoder_input_ids": ids(6), **options},
@@ -163,7 +203,9 @@ def xlnet() -> Subject:
     model = t.XLNetLMHeadModel(config)
     order = torch.randperm(TOKENS, generator=torch.Generator().manual_seed(3))
     rank = torch.argsort(order)
-    later = (rank[None, :] >= rank[:, None]).float().expand(2, -1, -1)  # [b, i, j] = 1: i does not attend to j
+    later = (
+        (rank[None, :] >= rank[:, None]).float().expand(2, -1, -1)
+    )  # [b, i, j] = 1: i does not attend to j
     each = torch.eye(TOKENS).expand(2, -1, -1)
     inputs = {"input_ids": ids(), "use_mems": False, "output_hidden_states": True}
     permuted = {**inputs, "perm_mask": later, "target_mapping": each}
@@ -183,9 +225,19 @@ def xlnet_read(output: Any) -> dict[str, Tensor]:
 def clip() -> Subject:
     text = {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4,
             "max_position_embeddings": 32, "eos_token_id": 49, "bos_token_id": 48}  # fmt: skip
-    vision = {"hidden_size": 24, "intermediate_size": 56, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 12, "patch_size": 4}
+    vision = {
+        "hidden_size": 24,
+        "intermediate_size": 56,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "image_size": 12,
+        "patch_size": 4,
+    }
     model = t.CLIPModel(t.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
-    inputs = {"input_ids": ids(), "pixel_values": torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(4))}
+    inputs = {
+        "input_ids": ids(),
+        "pixel_values": torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(4)),
+    }
 
     def patch(_: Tensor, at: int) -> Any:
         row, column = divmod(at, 3)
@@ -200,7 +252,15 @@ def clip() -> Subject:
 
 
 def vit() -> Subject:
-    config = t.ViTConfig(hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=4, intermediate_size=40, image_size=12, patch_size=4, num_labels=5)
+    config = t.ViTConfig(
+        hidden_size=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=40,
+        image_size=12,
+        patch_size=4,
+        num_labels=5,
+    )
     model = t.ViTForImageClassification(config)
     clip_subject = clip()
     inputs = {"pixel_values": clip_subject.inputs["pixel_values"], "output_hidden_states": True}
@@ -238,7 +298,23 @@ def wav2vec2(head: str = "Wav2Vec2ForCTC") -> Subject:
 
 BUILDERS: dict[str, Callable[..., Subject]] = {
     build.__name__: build
-    for build in (bert, albert, electra, gpt2, llama, mistral, gemma2, mixtral, mamba, t5, whisper, xlnet, clip, vit, wav2vec2)
+    for build in (
+        bert,
+        albert,
+        electra,
+        gpt2,
+        llama,
+        mistral,
+        gemma2,
+        mixtral,
+        mamba,
+        t5,
+        whisper,
+        xlnet,
+        clip,
+        vit,
+        wav2vec2,
+    )
 }
 
 

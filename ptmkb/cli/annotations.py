@@ -1,0 +1,144 @@
+"""`ptmkb annotations`: do the notes still stand at their lines, and what would a new one look like."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ptmkb.cli.source import TreeOption, open_tree
+from ptmkb.cli.state import FAILS, Format, State, print_json, print_table, refuse
+
+if TYPE_CHECKING:
+    from ptmkb.annotations import CheckResult, PlacedNote, ResolvedNote
+    from ptmkb.source import SourceTree
+
+app = typer.Typer(
+    help="The notes on the source: check that they stand at their lines, start a new one.",
+    no_args_is_help=True,
+)
+
+
+@app.command()
+def check(
+    ctx: typer.Context,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]…", help="Only these notes.")] = None,
+    run: Annotated[
+        bool, typer.Option("--run", help="Also run the notes' own checks (they need torch).")
+    ] = False,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Checks run at once; by default one a core.")
+    ] = None,
+    tree: TreeOption = None,
+    format_: Annotated[Format, typer.Option("--format")] = Format.table,
+) -> None:
+    """Find every note's lines in the source; exit 1 if any changed or were lost, or a note is not sound."""
+    from ptmkb.annotations import resolve_notes, run_checks
+
+    notes, sound = _notes(ctx.obj, ids or [])
+    source = open_tree(tree)
+    resolved = resolve_notes(notes, source)
+    results = {}
+    if run:
+        results = {result.id: result for result in run_checks(notes, jobs, on_result=_progress)}
+    if format_ is Format.json:
+        _print_json(source, resolved, results)
+    else:
+        _print_table(source, resolved, results)
+    passed = all(result.status == "passed" for result in results.values())
+    if not (sound and passed and all(one.holds for one in resolved)):
+        raise typer.Exit(FAILS)
+
+
+def _notes(state: State, ids: list[str]) -> tuple[list[PlacedNote], bool]:
+    """The chosen notes, and whether all files of notes are sound."""
+    from ptmkb.annotations import load_notes, notes_directory
+
+    loaded = load_notes(state.annotations_dir or notes_directory())
+    for problem in loaded.problems:
+        sys.stderr.write(f"{problem}\n")
+    known = {note.id for note in loaded.notes}
+    if unknown := [name for name in ids if name not in known]:
+        refuse(f"no note `{unknown[0]}`; `ptmkb annotations check` lists them all")
+    chosen = [note for note in loaded.notes if not ids or note.id in ids]
+    return chosen, not loaded.problems
+
+
+def _progress(result: CheckResult) -> None:
+    if result.status == "passed":
+        sys.stderr.write(f"{result.id}: passed ({result.seconds:.1f} s)\n")
+    else:
+        lines = result.why.splitlines() or [""]
+        sys.stderr.write(f"{result.id}: {result.status} ({result.seconds:.1f} s): {lines[-1]}\n")
+
+
+def _print_json(source: SourceTree, resolved: list[ResolvedNote], results: dict[str, CheckResult]) -> None:
+    rows = []
+    for one in resolved:
+        row: dict[str, object] = {
+            "id": one.note.id,
+            "file": one.note.file,
+            "status": one.resolution.status.value,
+            "first_line": one.resolution.first_line,
+            "last_line": one.resolution.last_line,
+        }
+        if result := results.get(one.note.id):
+            row["check"] = {"status": result.status, "seconds": result.seconds, "why": result.why}
+        rows.append(row)
+    print_json({"transformers": source.version, "notes": rows})
+
+
+def _print_table(source: SourceTree, resolved: list[ResolvedNote], results: dict[str, CheckResult]) -> None:
+    columns = ["note", "file", "lines", "status"]
+    rows = []
+    for one in resolved:
+        found = one.resolution
+        lines = "" if found.first_line is None else f"{found.first_line}-{found.last_line}"
+        rows.append([one.note.id, one.note.file, lines, found.status.value])
+        if results:
+            result = results.get(one.note.id)
+            rows[-1].append(result.status if result else "")
+    print_table(
+        f"{len(rows)} notes on transformers {source.version}",
+        [*columns, "check"] if results else columns,
+        rows,
+    )
+    for one in resolved:
+        if not one.holds:
+            sys.stdout.write(
+                f"{one.note.path}:{one.note.line}: {one.note.id}: {one.resolution.status}: {one.resolution.reason}\n"
+            )
+            if one.resolution.diff:
+                sys.stdout.write(f"{one.resolution.diff}\n")
+    for result in results.values():
+        if result.status != "passed":
+            sys.stdout.write(f"{result.id}: its check {result.status}\n{result.why}\n")
+
+
+@app.command()
+def add(
+    place: Annotated[
+        str, typer.Argument(metavar="FILE:FIRST-LAST", help="Such as models/bert/modeling_bert.py:120-124.")
+    ],
+    tree: TreeOption = None,
+) -> None:
+    """Print the YAML of a new note on lines of the source, its anchor filled in."""
+    from ptmkb.annotations import draft_note
+    from ptmkb.source import SourceFileNotFoundError
+
+    match = re.fullmatch(r"(?P<file>.+?):(?P<first>\d+)(?:-(?P<last>\d+))?", place)
+    if match is None:
+        refuse(f"`{place}` is no place; write FILE:12-18, the lines counted from 1")
+    source = open_tree(tree)
+    file = match["file"].removeprefix(f"{source.where.as_posix()}/")
+    first = int(match["first"])
+    last = int(match["last"] or first)
+    try:
+        draft = draft_note(source.read(file), file, first, last)
+    except (SourceFileNotFoundError, ValueError) as error:
+        refuse(str(error))
+    target = Path(file).with_suffix(".yaml").as_posix()
+    sys.stdout.write(f"# for {target}, below `file: {file}` and `notes:`\n{draft}")

@@ -1,0 +1,194 @@
+"""`ptmkb probe` measures what the catalogue claims; `ptmkb tiny` builds a small model of any architecture."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ptmkb.cli.state import FAILS, Format, State, print_json, print_table, refuse
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ptmkb.catalogue import Catalogue, Model
+    from ptmkb.probe.record import ProbeRecord
+
+INTERRUPTED = 130
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command()(probe)
+    app.command()(tiny)
+
+
+def probe(
+    ctx: typer.Context,
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ID]...", help="Models of the catalogue.", show_default=False),
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every model of the catalogue.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write everything that was found to FILE, as JSON.")
+    ] = None,
+    format_: Annotated[Format, typer.Option("--format", help="What is printed.")] = Format.table,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="How many at once; by default one a core.", show_default=False)
+    ] = None,
+    evidence: Annotated[
+        bool, typer.Option("--evidence", help="Make this run the committed evidence (with --all).")
+    ] = False,
+) -> None:
+    """Build models small, run them, and measure what their entries claim. Exit code 1 if a claim is refuted or a model fails."""
+    catalogue = _state(ctx).load_catalogue()
+    entries = _chosen(catalogue, ids or [], all_)
+    if evidence and not all_:
+        refuse("--evidence is about the whole catalogue; add --all")
+    _needs_torch()
+    from ptmkb.probe.progress import Bar, Lines
+    from ptmkb.probe.record import EVIDENCE, write_record
+    from ptmkb.probe.runner import probe_all, timeless
+
+    bar = Bar() if sys.stderr.isatty() else None
+    try:
+        record, whole = probe_all(entries, catalogue, jobs, watcher=bar or Lines())
+    finally:
+        if bar is not None:
+            bar.close()
+    if report is not None:
+        write_record(record, report)
+    if evidence and whole:
+        write_record(timeless(record), EVIDENCE / f"transformers-{record.transformers}.json")
+    if format_ is Format.json:
+        print_json(record.model_dump(mode="json", exclude={"models": {"__all__": {"measured"}}}))
+    else:
+        _print(record)
+    if not whole:
+        sys.stderr.write(f"ptmkb: stopped; {len(record.models)} of {len(entries)} models were done\n")
+        raise typer.Exit(INTERRUPTED)
+    if any(model.status == "failed" for model in record.models):
+        raise typer.Exit(FAILS)
+
+
+def _state(ctx: typer.Context) -> State:
+    return ctx.obj if isinstance(ctx.obj, State) else State()
+
+
+def _needs_torch() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("torch") is None:
+        refuse("probes run models, which needs torch: pip install 'ptmkb[probe]'")
+
+
+def _chosen(catalogue: Catalogue, ids: list[str], every: bool) -> list[Model]:
+    if every and ids:
+        refuse("give IDs or --all, not both")
+    if every:
+        return list(catalogue.models.values())
+    if not ids:
+        refuse("name the models to probe (`ptmkb models` lists them), or give --all")
+    for model_id in ids:
+        if model_id not in catalogue.models:
+            refuse(
+                f"there is no model `{model_id}`{_suggestion(model_id, list(catalogue.models))}; `ptmkb models` lists them"
+            )
+    return [catalogue.models[model_id] for model_id in dict.fromkeys(ids)]
+
+
+def _suggestion(name: str, known: list[str]) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, known, n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(f'`{found}`' for found in close)}?" if close else ""
+
+
+def _print(record: ProbeRecord) -> None:
+    rows = []
+    for model in record.models:
+        for claim in model.claims:
+            of = " · ".join(what for what in (claim.part, claim.variant) if what)
+            measured = claim.measured
+            if isinstance(measured, dict) and isinstance(claim.claimed, dict):
+                measured = {key: item for key, item in measured.items() if key in claim.claimed}
+            why = claim.why or ("asked of its category" if claim.origin == "category" else "")
+            rows.append(
+                [model.id, claim.measure, of, _short(claim.claimed), _short(measured), claim.verdict, why]
+            )
+        if not model.claims:
+            rows.append([model.id, "", "", "", "", model.status, model.why or ""])
+    title = f"transformers {record.transformers}, torch {record.torch}"
+    print_table(title, ["model", "measure", "of", "claimed", "measured", "verdict", "why"], rows)
+    verdicts = [claim.verdict for model in record.models for claim in model.claims]
+    counts = ", ".join(
+        f"{verdicts.count(v)} {v}" for v in ("verified", "discrepancy", "refuted", "unmeasured")
+    )
+    statuses = [model.status for model in record.models]
+    told = ", ".join(f"{statuses.count(s)} {s}" for s in ("passed", "failed", "skipped"))
+    sys.stdout.write(f"{len(statuses)} models: {told}; {len(verdicts)} claims: {counts}\n")
+    for model in record.models:
+        if model.status == "failed":
+            sys.stdout.write(f"{model.id}: {model.why}\n")
+
+
+def _short(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, dict):
+        only = value.get("kind") if set(value) == {"kind"} else None
+        return str(only) if only else ", ".join(f"{key} {item}" for key, item in value.items())
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def tiny(
+    ctx: typer.Context,
+    id_: Annotated[
+        str, typer.Argument(metavar="ID", help="A model of the catalogue or a model type of transformers.")
+    ],
+    save: Annotated[Path | None, typer.Option(metavar="DIR", help="Save it for `from_pretrained`.")] = None,
+    class_: Annotated[
+        str | None,
+        typer.Option("--class", metavar="NAME", help="The class to build, such as BertForMaskedLM."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same weights.")] = 0,
+) -> None:
+    """Build a small, working model of an architecture: for tests, offline, with random weights."""
+    _needs_torch()
+    from ptmkb.probe.tiny import UnknownModelTypeError, architectures, build, build_entry
+
+    entry = _state(ctx).load_catalogue().models.get(id_)
+    if entry is not None and entry.implementation.kind == "none":
+        refuse(f"`{id_}` cannot be built: {entry.implementation.why.en}")
+    try:
+        if entry is not None and entry.implementation.kind == "reference":
+            if class_ is not None or save is not None:
+                refuse(
+                    f"`{id_}` is a reference implementation: --class and --save are for models of transformers"
+                )
+            model: nn.Module = build_entry(entry, seed)
+        else:
+            known = entry is not None and entry.implementation.kind == "transformers"
+            model_type = entry.implementation.model_type if known else id_  # type: ignore[union-attr]
+            default = entry.implementation.architecture if known else None  # type: ignore[union-attr]
+            model = build(model_type, class_ or default, seed)
+            classes = architectures(model_type)
+    except UnknownModelTypeError as error:
+        from transformers import CONFIG_MAPPING
+
+        refuse(f"{error}{_suggestion(id_, [*_state(ctx).load_catalogue().models, *CONFIG_MAPPING])}")
+    except LookupError as error:
+        refuse(str(error))
+    count = sum(parameter.numel() for parameter in model.parameters())
+    sys.stdout.write(f"{type(model).__name__}: {count:,} parameters, seed {seed}\n")
+    if entry is None or entry.implementation.kind == "transformers":
+        sys.stdout.write(f"classes: {', '.join(classes)}\n")
+    if save is not None:
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+        model.save_pretrained(save)  # type: ignore[operator]
+        sys.stdout.write(f"saved to {save}: {type(model).__name__}.from_pretrained({str(save)!r})\n")

@@ -1,0 +1,199 @@
+"""How many parameters a model has: in all, in embedding tables, and active for one token.
+
+Method. Parameters are counted once each, by the storage that holds them: tied weights count once. A published size is built on the `meta` device, which
+costs no memory.
+- None: all of them.
+- `embeddings`: those in tables that are looked up by an index (words, positions, segments), whether or not the output layer uses them too.
+- `active`, for a mixture of experts: all but the experts that a token does not go through. How many it goes through is found by running. On a tiny model it is
+  counted: in every layer, the experts whose weights the layer's output at one position has a gradient for. At full size it is the k of the
+  choice that runs in the layer.
+
+Assumptions. A token goes through equally many experts in every layer of a kind, and experts of a layer are of one size.
+
+What it cannot tell. Parameters that exist but never run count; buffers do not. Mixtures that choose by anything but the k largest have no `active`.
+
+Source. Shazeer et al. 2017 (arXiv 1701.06538) route each example through k of n experts, so that a model's parameters and the parameters that one example
+uses differ; a published figure names either.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from ptmkb.probe.measures import Reading, Unmeasurable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from torch import Tensor, nn
+
+    from ptmkb.probe.experts import Experts
+    from ptmkb.probe.subject import Subject
+    from ptmkb.probe.tracing import Tracer
+
+SCALES: tuple[str, ...] = ("tiny", "variant")
+
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+TOLERANCE = 0.02  # share by which a count may miss the published figure
+_FIGURE = re.compile(r"(\d+(?:\.(\d+))?)\s*([KMBT]?)", re.IGNORECASE)
+
+
+def parse(value: Any) -> str | int:
+    """A published figure in normal form: a whole number, or a number with its unit, its printed digits kept.
+
+    Args:
+        value: `110M`, `1.5B`, `46.7B`, or a whole number.
+
+    Returns:
+        `1.5B` as text, a whole number as such.
+
+    Raises:
+        ValueError: It is no such figure.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return int(value)
+    match = _FIGURE.fullmatch(value.strip().replace(",", "")) if isinstance(value, str) else None
+    if not match or not float(match[1]):
+        raise ValueError(f"a number of parameters is written 110M, 1.5B, 46.7B or in full; not {value!r}")
+    return f"{match[1]}{match[3].upper()}" if match[3] or match[2] else int(match[1])
+
+
+def measure(subject: Subject) -> dict[str | None, Reading]:
+    """The counts as whole numbers."""
+    unique = unique_parameters(subject.model.parameters())
+    total = sum(parameter.numel() for parameter in unique)
+    tables = _embeddings(subject.model)
+    readings: dict[str | None, Reading] = {
+        "embeddings": Reading(
+            sum(table.numel() for table in tables.values()), {n: t.numel() for n, t in tables.items()}
+        )
+    }
+    detail: dict[str, Any] = {"embeddings": readings["embeddings"].value}
+    try:
+        active, experts = _active(subject, total)
+    except Unmeasurable as reason:
+        detail["active"] = str(reason)
+    else:
+        if experts:
+            readings["active"] = Reading(active, experts)
+            detail["active"] = active
+    readings[None] = Reading(total, detail)
+    return readings
+
+
+def agrees(claimed: str | int, measured: str | int) -> bool:
+    """Whether the count rounds to the published figure at its printed precision, or lies within 2 % of it."""
+    (figure, precision), (count, _) = _read(claimed), _read(measured)
+    return 2 * abs(count - figure) <= precision or abs(count - figure) <= TOLERANCE * figure
+
+
+def _read(figure: str | int) -> tuple[float, float]:
+    """A figure in normal form as a number, and what its last printed digit stands for (0 for a whole number)."""
+    if isinstance(figure, int):
+        return figure, 0
+    match = _FIGURE.fullmatch(figure)
+    assert match
+    unit = UNITS[match[3].upper()]
+    return float(match[1]) * unit, unit / 10 ** len(match[2] or "")
+
+
+def unique_parameters(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """The parameters, each storage once (the largest view of it)."""
+    by_storage: dict[int, Tensor] = {}
+    for parameter in parameters:
+        key = parameter.untyped_storage()._cdata
+        if key not in by_storage or parameter.numel() > by_storage[key].numel():
+            by_storage[key] = parameter
+    return list(by_storage.values())
+
+
+def _embeddings(model: nn.Module) -> dict[str, Tensor]:
+    """The tables, by name, each storage once."""
+    from torch import nn
+
+    seen: set[int] = set()
+    tables = {}
+    for name, module in model.named_modules():
+        if (
+            isinstance(module, (nn.Embedding, nn.EmbeddingBag))
+            and module.weight.untyped_storage()._cdata not in seen
+        ):
+            seen.add(module.weight.untyped_storage()._cdata)
+            tables[name] = module.weight
+    return tables
+
+
+def _active(subject: Subject, total: int) -> tuple[int, dict[str, Any]]:
+    """Parameters that one token goes through, and what was found of the experts; nothing where there are none."""
+    from ptmkb.probe.experts import expert_sets
+    from ptmkb.probe.tracing import run_subject
+
+    if not any(subject.blocks.values()) or not _may_have_experts(subject.model):
+        return total, {}
+    tracer = run_subject(subject)
+    found = {
+        index: experts
+        for index in range(len(tracer.trace.layers))
+        if (experts := expert_sets(tracer.trace, index)) is not None
+    }
+    if not found:
+        return total, {}
+    used = {index: experts.chosen for index, experts in found.items()}
+    if subject.scale == "tiny":
+        used = _used_by_gradient(subject, tracer, found)
+    idle = sum(
+        sum(p.numel() for p in experts.parameters[0]) * (experts.among - used[index])
+        for index, experts in found.items()
+    )
+    among = sorted({experts.among for experts in found.values()})
+    return total - idle, {"experts": among, "used": sorted(set(used.values())), "layers": len(found)}
+
+
+def _may_have_experts(model: nn.Module) -> bool:
+    """Whether there is a list of modules of one shape inside a layer, or a tensor of three dimensions: cheap to see, so that other models need not run."""
+    from torch import nn
+
+    lists = sum(isinstance(module, nn.ModuleList) and len(module) > 1 for module in model.modules())
+    return lists > 1 or any(parameter.ndim == 3 for parameter in model.parameters())
+
+
+def _used_by_gradient(subject: Subject, tracer: Tracer, found: dict[int, Experts]) -> dict[int, int]:
+    """In each layer, how many experts' weights the layer's output at one position depends on."""
+    import torch
+
+    from ptmkb.probe.influence import hidden_states_in
+    from ptmkb.probe.numerics import seeded
+
+    outputs: list[Tensor] = []
+    modules = list(dict.fromkeys(call.module for call in tracer.trace.layers))
+    hooks = [
+        module.register_forward_hook(lambda _, args, output: outputs.append(next(hidden_states_in(output))))
+        for module in modules
+    ]
+    try:
+        with torch.enable_grad(), seeded():
+            subject.model(**dict(subject.inputs))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    used = {}
+    for index, experts in found.items():
+        weights = [p._base if p._base is not None else p for one in experts.parameters for p in one]
+        distinct = list({id(weight): weight for weight in weights}.values())
+        gradients = torch.autograd.grad(
+            outputs[index][0, 0].sum(), distinct, retain_graph=True, allow_unused=True
+        )
+        by_weight = {id(weight): gradient for weight, gradient in zip(distinct, gradients, strict=True)}
+        used[index] = sum(
+            any(_reaches(by_weight, parameter, number) for parameter in one)
+            for number, one in enumerate(experts.parameters)
+        )
+    return used
+
+
+def _reaches(gradients: Mapping[int, Tensor | None], parameter: Tensor, number: int) -> bool:
+    """Whether an expert's parameter (its own, or its slice of one for all) has a gradient."""
+    base = parameter._base
+    gradient = gradients[id(parameter if base is None else base)]
+    return gradient is not None and bool((gradient if base is None else gradient[number]).any())

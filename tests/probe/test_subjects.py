@@ -1,0 +1,125 @@
+import pytest
+import torch
+
+from ptmkb.catalogue import load_catalogue
+from ptmkb.probe.stacks import CROSS, JOINT
+from ptmkb.probe.subjects import subject_for, subject_of_type
+
+CATALOGUE = load_catalogue()
+
+
+def influence(subject, source: str, position: int, inputs=None) -> dict[str, str]:
+    """Which output positions a replaced input position moves, as 0 and 1."""
+    inputs = subject.inputs if inputs is None else inputs
+    changed = subject.streams[source].replaced(inputs, position, torch.Generator().manual_seed(5))
+    torch.manual_seed(0)
+    before = subject.outputs(inputs)
+    torch.manual_seed(0)
+    after = subject.outputs(changed)
+    return {
+        name: "".join("01"[bool((before[name][:, i] - after[name][:, i]).abs().max() > 1e-6)] for i in range(before[name].shape[1]))
+        for name in before
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("model_id", sorted(CATALOGUE.models))
+def test_every_catalogued_model_is_a_subject(model_id: str) -> None:
+    subject = subject_for(CATALOGUE.models[model_id])
+    outputs = subject.outputs()
+    assert subject.streams
+    assert subject.blocks, "its repeated layers are found"
+    for name, stream in subject.streams.items():
+        if name in outputs:
+            assert outputs[name].shape[:2] == (2, stream.positions)
+        # A replaced position changes in both samples, and nothing else that goes in does.
+        changed = stream.replaced(subject.inputs, 2, torch.Generator().manual_seed(0))
+        for key, value in subject.inputs.items():
+            if changed[key] is not value:
+                different = (changed[key] != value).flatten(1).any(1)
+                assert different.all(), key
+        moved = influence(subject, name, 2)
+        assert any("1" in row for row in moved.values())
+    for output in outputs.values():
+        assert torch.isfinite(output).all()
+    for loss in subject.losses:
+        value = subject.model(**dict(loss.inputs)).loss
+        assert torch.isfinite(value)
+        assert value > 0
+        assert set(loss.labels) <= set(loss.inputs)
+
+
+def test_a_replaced_token_is_always_another_token() -> None:
+    subject = subject_of_type("bert")
+    ids = subject.inputs["input_ids"]
+    for seed in range(50):
+        changed = subject.streams["text"].replaced(subject.inputs, 4, torch.Generator().manual_seed(seed))[
+            "input_ids"
+        ]
+        assert ((changed != ids).nonzero()[:, 1] == 4).all()
+        assert (changed[:, 4] != ids[:, 4]).all()
+
+
+def test_positions_line_up_with_outputs() -> None:
+    assert influence(subject_of_type("gpt2"), "text", 3) == {"text": "000111111111"}
+    assert influence(subject_of_type("mistral"), "text", 3) == {
+        "text": "000111111100"
+    }  # 2 layers of a window of 4
+    bart = subject_of_type("bart")
+    assert influence(bart, "decoder", 3) == {"encoder": "0" * 12, "decoder": "0001111111"}
+    elmo = subject_for(CATALOGUE.models["elmo"])
+    assert influence(elmo, "text", 3) == {"forward": "000111111111", "backward": "111100000000"}
+
+
+def test_class_tokens_are_taken_off() -> None:
+    vit = subject_of_type("vit", "ViTModel")
+    assert vit.streams["image"].positions == vit.outputs()["image"].shape[1] == 16
+    # With attention cut off, a patch moves nothing but its own position: that shows that patch i is read at position i.
+    for name, module in vit.model.named_modules():
+        if name.endswith(("o_proj", "attention.output.dense")):
+            torch.nn.init.zeros_(module.weight)
+    for position in (0, 5, 15):
+        assert influence(vit, "image", position)["image"] == "".join("01"[i == position] for i in range(16))
+
+
+def test_modes() -> None:
+    unilm = subject_for(CATALOGUE.models["unilm"])
+    rows = {
+        mode.name: influence(unilm, "text", 3, {**unilm.inputs, **mode.inputs})["text"]
+        for mode in unilm.modes
+    }
+    assert rows["bidirectional"] == "1" * 12
+    assert rows["left-to-right"] == "000111111111"
+    assert rows["right-to-left"] == "111100000000"
+    xlnet = subject_of_type("xlnet")
+    content, query = xlnet.modes
+    assert (content.name, query.name) == ("content", "query")
+    hidden = content.inputs["perm_mask"][0]
+    # The query stream at a position never sees that position itself; the content stream does.
+    assert influence(xlnet, "text", 3, {**xlnet.inputs, **content.inputs})["text"][3] == "1"
+    assert influence(xlnet, "text", 3, {**xlnet.inputs, **query.inputs})["text"][3] == "0"
+    assert (hidden + hidden.T).fill_diagonal_(1).eq(1).all(), "a total order"
+
+
+def test_stacks() -> None:
+    def counted(model_id: str, variant: str | None = None) -> dict[str, int]:
+        return {
+            name: len(found)
+            for name, found in subject_for(CATALOGUE.models[model_id], variant).blocks.items()
+        }
+
+    assert counted("bart", "bart-base") == {"encoder": 6, "decoder": 6}
+    assert counted("clip", "clip-vit-base-patch32") == {"text": 12, "image": 12}
+    assert counted("lxmert", "lxmert-base-uncased") == {"text": 9, "image": 5, CROSS: 5}
+    assert set(counted("visual_bert")) == {JOINT}
+    albert = subject_of_type("albert")
+    first, second = albert.blocks["text"]
+    assert first is second, "one block that runs twice"
+
+
+def test_every_variant_can_be_run_without_numbers() -> None:
+    for model_id in ("gpt3", "mixtral", "mamba", "vilt", "roberta"):
+        entry = CATALOGUE.models[model_id]
+        subject = subject_for(entry, entry.variants[-1].name)
+        assert subject.scale == entry.variants[-1].name
+        assert {value.device.type for value in subject.outputs().values()} == {"meta"}
+        assert subject.blocks
