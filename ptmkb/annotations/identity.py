@@ -48,15 +48,20 @@ def identify(anchor: Anchor, source: SourceText, places: Sequence[int]) -> Verdi
         return _by_hand(anchor, source, places, within)
     if within:
         outside = [place for place in places if place not in within]
-        return _within(anchor, source, within, *_strangers(anchor, source, outside))
-    verdict = _elsewhere(anchor, source, places)
-    if verdict.place is not None and len(squash(anchor.quote)) < DISTINCT:
-        context = _contexts(anchor, source, [verdict.place])
-        if context and context[0] < WEAK:
-            where = describe(source, [verdict.place])
-            return Verdict(
-                None, f"lines so short stand at {where}, but around them nothing is as it was", verdict.others
-            )
+        verdict = _within(anchor, source, within, *_strangers(anchor, source, outside))
+    else:
+        verdict = _elsewhere(anchor, source, places)
+    if verdict.place is None or not anchor.has_context:
+        return verdict
+    context = _contexts(anchor, source, [verdict.place])[0]
+    characters = len(squash(anchor.quote))
+    # Blank lines and lone brackets are nothing but their surroundings.
+    needed = 1.0 if characters == 0 else WEAK if characters < DISTINCT and not within else 0.0
+    if context < needed:
+        where = describe(source, [verdict.place])
+        return Verdict(
+            None, f"lines so short stand at {where}, but around them not all is as it was", verdict.others
+        )
     return verdict
 
 
@@ -170,7 +175,7 @@ def _elsewhere(anchor: Anchor, source: SourceText, places: Sequence[int]) -> Ver
         if len(new) == count_in_symbol == 1 and not (twins and source.module.error):
             return Verdict(new[0], f"they moved from {anchor.symbol}", others)
         # Where the symbol is still there without them, a copy that kept their surroundings is no likelier than one that left.
-        gone = not source.module.named(anchor.symbol) or source.module.error
+        gone = not source.module.named(anchor.symbol) and not source.module.error
         place = (
             _by_context(anchor, source, new, [], STRONG, has_copies=len(new) > count_in_symbol)
             if gone

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 
 from ptmkb.annotations.alignment import candidates, is_shown
 from ptmkb.annotations.anchors import Anchor, Twin, dedent
@@ -77,6 +76,13 @@ def make_anchor(source_text: str, first_line: int, last_line: int) -> Anchor:
 
 
 def _lookalikes(anchor: Anchor, source: SourceText, places: list[int]) -> Iterator[str]:
-    good = (match for match in candidates(anchor, source, places, within_symbol=True) if is_shown(match))
-    for match in islice(good, LOOKALIKES):
-        yield squash(source.lines[match.first - 1 : match.last])
+    """Squashed text of the places of the symbol that are most like the quote, best first."""
+    # By the quote alone: with its context, every search would end at the anchor's own place.
+    quote = replace(anchor, before=(), after=())
+    taken = set(places)
+    for _ in range(LOOKALIKES):
+        found = [match for match in candidates(quote, source, taken, within_symbol=True) if is_shown(match)]
+        if not found:
+            return
+        yield squash(source.lines[found[0].first - 1 : found[0].last])
+        taken.add(found[0].first)

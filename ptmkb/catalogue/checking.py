@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import graphlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from ptmkb.catalogue.documents import Location
 from ptmkb.catalogue.loading import Catalogue, Entry, Origin
-from ptmkb.catalogue.problems import Problem, nearest
+from ptmkb.catalogue.problems import Problem, capped, nearest
 from ptmkb.catalogue.schema import Category, Claim, Model, Paper
 
 ClaimReader = Callable[[Any], object]
@@ -41,7 +42,10 @@ def check(catalogue: Catalogue, measures: Mapping[str, ClaimReader]) -> list[Pro
         else:
             problems += _check_paper(entry.value, entry.origin)
     problems += _circles(catalogue)
-    return sorted(set(problems))
+    by_file: dict[Path, set[Problem]] = {}
+    for problem in problems:
+        by_file.setdefault(problem.path, set()).add(problem)
+    return [problem for path in sorted(by_file) for problem in capped(path, by_file[path])]
 
 
 def cited_papers(catalogue: Catalogue) -> set[str]:
@@ -96,15 +100,14 @@ def _check_model(
     for i, paper in enumerate(model.papers):
         if paper not in catalogue.papers:
             yield origin.problem(("papers", i), *dangling("paper", paper, catalogue.papers))
-        if paper in model.papers[:i]:
-            yield origin.problem(("papers", i), f"the paper `{paper}` stands twice", "keep one of the two")
     variants = [variant.name for variant in model.variants]
-    for i, name in enumerate(variants):
-        if name in variants[:i]:
-            yield origin.problem(
-                ("variants", i, "name"), f"the variant `{name}` stands twice", "keep one of the two"
-            )
-    seen: set[tuple[object, ...]] = set()
+    for i in _repeated(model.papers):
+        yield origin.problem(
+            ("papers", i), f"the paper `{model.papers[i]}` stands twice", "keep one of the two"
+        )
+    for i in _repeated(variants):
+        what = f"the variant `{variants[i]}` stands twice"
+        yield origin.problem(("variants", i, "name"), what, "keep one of the two")
     for i, claim in enumerate(model.claims):
         if claim.source.paper not in catalogue.papers:
             yield origin.problem(
@@ -112,12 +115,21 @@ def _check_model(
             )
         if claim.variant is not None and claim.variant not in variants:
             yield origin.problem(("claims", i, "variant"), *dangling("variant", claim.variant, variants))
-        key = (claim.measure, claim.part, claim.variant)
-        if key in seen:
-            yield origin.problem(("claims", i), f"a second claim for {_named(claim)}", "keep one of the two")
-        seen.add(key)
         yield from _check_claim(claim, i, origin, measures)
+    for i in _repeated((claim.measure, claim.part, claim.variant) for claim in model.claims):
+        yield origin.problem(
+            ("claims", i), f"a second claim for {_named(model.claims[i])}", "keep one of the two"
+        )
     yield from _check_lineage(model, origin, catalogue)
+
+
+def _repeated(items: Iterable[Hashable]) -> Iterator[int]:
+    """Where items stand that stood before."""
+    seen: set[Hashable] = set()
+    for i, item in enumerate(items):
+        if item in seen:
+            yield i
+        seen.add(item)
 
 
 def _named(claim: Claim) -> str:
@@ -149,13 +161,10 @@ def _said(error: TypeError | ValueError, mend: str) -> tuple[str, str]:
 
 
 def _check_lineage(model: Model, origin: Origin, catalogue: Catalogue) -> Iterator[Problem]:
-    seen: set[tuple[str, str]] = set()
+    for i in _repeated((descent.ancestor, descent.relation) for descent in model.lineage):
+        what = f"a second edge `{model.lineage[i].relation}` from `{model.lineage[i].ancestor}`"
+        yield origin.problem(("lineage", i), what, "keep one of the two")
     for i, descent in enumerate(model.lineage):
-        edge = (descent.ancestor, descent.relation)
-        if edge in seen:
-            what = f"a second edge `{descent.relation}` from `{descent.ancestor}`"
-            yield origin.problem(("lineage", i), what, "keep one of the two")
-        seen.add(edge)
         if descent.source.paper not in catalogue.papers:
             yield origin.problem(
                 ("lineage", i, "source", "paper"), *dangling("paper", descent.source.paper, catalogue.papers)

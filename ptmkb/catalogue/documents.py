@@ -36,6 +36,7 @@ __all__ = [
 
 MAX_BYTES = 1 << 20  # 1 MiB: the largest hand-written file is a hundredth of that
 MAX_DEPTH = 24  # levels of nesting; the schema needs 6
+MAX_VALUES = 50_000  # of one file; a large one of today has 2,000
 MAX_DIGITS = 40  # of a number; a longer one stays text
 
 Location = tuple[str | int, ...]
@@ -99,7 +100,8 @@ def read_document(path: Path) -> Document:
         DocumentError: The file is missing, not a regular file, too large, empty, not UTF-8, not YAML, or uses what the
             format leaves out (aliases, tags, merge keys, several documents, duplicate keys, deep nesting).
     """
-    composer = _Composer(path, _read_text(path))
+    text = _read_text(path)
+    composer = _Composer(path, text)
     problems = composer.problems
     data = None
     try:
@@ -107,11 +109,9 @@ def read_document(path: Path) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = " ".join(part for part in (error.context, error.problem) if part) or "not YAML"
-        mend = (
-            "indent with spaces, not tabs"
-            if "\\t" in what or "'\t'" in what
-            else "mend the YAML at this line"
-        )
+        line = text.splitlines()[mark.line : mark.line + 1] if mark else []
+        tabbed = "'\\t'" in what or any(re.match(r"\s*\t", indented) for indented in line)
+        mend = "indent with spaces, not tabs" if tabbed else "mend the YAML at this line"
         problems.append(Problem(path, mark.line + 1 if mark else 1, what, mend))
     except (yaml.YAMLError, UnicodeError) as error:
         # UnicodeError: libyaml lets half of a surrogate pair pass where it is written as `%ED%A0%80` in a tag
@@ -210,6 +210,9 @@ class _Composer:
 
     def value(self, event: Any, location: Location, line: int) -> Any:
         self.lines[location] = line
+        if len(self.lines) > MAX_VALUES:
+            self.note(event, f"more than {MAX_VALUES:,} values", "split the file")
+            raise _EnoughError
         if isinstance(event, yaml.AliasEvent):
             self.note(event, f"the alias `*{event.anchor}`", "write the value out: aliases are not used here")
             return None

@@ -161,7 +161,10 @@ def _read(
         broken = [((), document.data)] if whole is kind else [((i,), item) for i, item in enumerate(listed)]
         for location, data in broken:
             if saved := salvage(kind, data):
-                yield Entry(saved[0], Origin(document, location, saved[1]))
+                value, kept = saved
+                if isinstance(value, Model) and not value.id:
+                    value = value.model_copy(update={"id": path.stem})
+                yield Entry(value, Origin(document, location, kept))
 
 
 def _named_in(path: Path, kind: type[Model | Paper | Category]) -> Iterator[Entry]:
@@ -170,7 +173,10 @@ def _named_in(path: Path, kind: type[Model | Paper | Category]) -> Iterator[Entr
     with contextlib.suppress(OSError):
         if path.is_file() and path.stat().st_size <= MAX_BYTES:
             text = path.read_text(encoding="utf-8", errors="replace")
-    for match in re.finditer(r"\bid: *[\"']?([a-z0-9][a-z0-9._-]*)", text):
-        if saved := salvage(kind, {"id": match[1]}):
-            line = text.count("\n", 0, match.start()) + 1
-            yield Entry(saved[0], Origin(Document(path, None, {(): line})))
+    lines = {path.stem: 1} if kind is Model else {}
+    for number, line in enumerate(text.split("\n"), 1):
+        for match in re.finditer(r"\bid: *[\"']?([a-z0-9][a-z0-9._-]*)", line):
+            lines.setdefault(match[1], number)
+    for name, number in lines.items():
+        if saved := salvage(kind, {"id": name}):
+            yield Entry(saved[0], Origin(Document(path, None, {(): number})))

@@ -1,41 +1,31 @@
-"""`ptmkb source`: the source of `transformers`, read without importing it."""
+"""`ptmkb source`: the source of `transformers`, read without importing it.
+
+Its files and relations are here; `source_index` has what the index answers, `source_releases` what released wheels do.
+"""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from ptmkb.cli import source_index, source_releases
+from ptmkb.cli.source_index import TreeOption, open_tree
 from ptmkb.cli.state import Format, print_json, print_table, refuse
 
-if TYPE_CHECKING:
-    from ptmkb.source import SourceTree
+__all__ = ["TreeOption", "app", "open_tree"]
 
 app = typer.Typer(
     help="The source of transformers: its files, its symbols, who took code from whom.", no_args_is_help=True
 )
 
-TreeOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--tree",
-        metavar="PATH",
-        help="A wheel of transformers, its folder or a checkout; by default the installed one.",
-    ),
-]
-
-
-def open_tree(where: Path | None) -> SourceTree:
-    """The tree that a command reads; ends with exit code 2 where there is none."""
-    from ptmkb.source import TreeNotFoundError, find_tree
-
-    try:
-        return find_tree(where)
-    except TreeNotFoundError as error:
-        refuse(str(error))
+app.command()(source_index.index)
+app.command()(source_index.search)
+app.command()(source_index.show)
+app.command()(source_releases.history)
+app.command()(source_releases.releases)
 
 
 @app.command()
@@ -52,30 +42,6 @@ def files(
         print_json({"transformers": source.version, "files": chosen})
     else:
         sys.stdout.writelines(f"{file}\n" for file in chosen)
-
-
-@app.command()
-def show(
-    symbol: Annotated[str, typer.Argument(help="Qualified name, such as LlamaAttention.forward.")],
-    file: Annotated[str | None, typer.Option(help="The file that defines it, where several do.")] = None,
-    tree: TreeOption = None,
-) -> None:
-    """Print a symbol's source with its line numbers; where several files define it, name them."""
-    from ptmkb.source import SourceError
-
-    source = open_tree(tree)
-    try:
-        found = source.find_symbol(symbol, file)
-    except SourceError as error:
-        refuse(str(error))
-    several = len({module.file for module, _ in found}) > 1
-    for module, one in found:
-        sys.stdout.write(f"{module.file}:{one.first_line}-{one.last_line}\n")
-        if not several:
-            for number in range(one.first_line, one.last_line + 1):
-                sys.stdout.write(f"{number:6}  {module.lines[number - 1]}".rstrip() + "\n")
-    if several:
-        sys.stderr.write(f"ptmkb: {symbol} is defined in several files; choose one with --file\n")
 
 
 @app.command()

@@ -18,7 +18,9 @@ BOX_WIDTH = 150.0  # pixels at zoom 1: the longest name with its padding
 BOX_HEIGHT = 34.0
 ROW = 58.0  # distance of rows: a box and room for edges to pass
 COLUMN = 176.0  # distance of neighbours in a row
-ROWS_WANTED = 12  # a year is widened until its models fit into about so many rows: makes the picture about 5:3
+ROWS_WANTED = (
+    12  # a year is widened until its models fit into about so many rows: makes the picture about 5:3
+)
 SWEEPS = 8  # passes that pull each model towards its relatives; the picture settles after about five
 
 
@@ -88,7 +90,7 @@ def _years(dates: Mapping[str, float]) -> dict[int, float]:
         return {}
     edges, x = {}, 0.0
     for year in range(min(count), max(count) + 2):
-        edges[year] = x
+        edges[year] = round(x, 1)  # as positions are: none may slip over an edge
         x += COLUMN * max(0.8, count[year] / ROWS_WANTED * 2)
     return edges
 

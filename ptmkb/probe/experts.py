@@ -27,8 +27,8 @@ class Experts:
 def expert_sets(trace: Trace, layer: int) -> Experts | None:
     """The experts that a layer chooses from, None where it chooses none.
 
-    They are a list of modules of the same shape, or tensors whose first dimension counts them; and there must have been a choice among just
-    as many.
+    They are a list of modules of the same shape, or tensors whose first dimension counts them; and there must
+    have been a choice among just as many.
     """
     choices = {choice.among: choice.chosen for choice in trace.choices if choice.layer == layer}
     for module in trace.layers[layer].module.modules():

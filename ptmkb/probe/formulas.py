@@ -1,7 +1,7 @@
 """The loss formulas of pre-training, each computed from a model's outputs and its labels alone.
 
-`terms` tries every formula on every output and label whose shapes fit. A formula says what is compared with what; `objective` finds out
-which of them gives the model's own loss.
+`terms` tries every formula on every output and label whose shapes fit. A formula says what is compared with
+what; `objective` finds out which of them gives the model's own loss.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which input positions move which output positions, found by replacing one position at a time.
 
-Everything runs in float64, in `eval` mode, from the same seed. What two runs of the same inputs differ by is the noise floor; a
-difference above the threshold that stands on it is an influence.
+Everything runs in float64, in `eval` mode, from the same seed. What two runs of the same inputs differ by is
+the noise floor; a difference above the threshold that stands on it is an influence.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from ptmkb.probe.measures import Unmeasurable
 from ptmkb.probe.numerics import in_float64, seeded, tensors_in
 from ptmkb.probe.subject import Inputs, Stream, Subject
 
-DRAWS = 2  # times that each position is replaced, in both samples by values of their own; one value might by chance change nothing
+DRAWS = 2  # times that each position is replaced in both samples; one value might by chance change nothing
 NOISE_FACTOR = 100.0  # an influence is this many times what identical runs differ by, or more
-RELATIVE_FLOOR = 1e-12  # and this much of the largest output: thousands of roundings of float64 (2.2e-16 each) add up to less
+RELATIVE_FLOOR = 1e-12  # and this much of the largest output: thousands of float64's roundings add up to less
 REPEATS = 2  # further runs of the same inputs
-WIDEST_FLOOR = 1e-9  # a batch of many is not trusted if its noise would raise the threshold above this much of the largest output
+WIDEST_FLOOR = (
+    1e-9  # share of the largest output up to which the noise of a batch of many may lift the threshold
+)
 COPIES = 64  # batches, each with another position replaced, that are run as one
 
 Outputs = dict[str, Tensor]
@@ -37,10 +39,12 @@ class Influence:
         matrix: (outputs, inputs), True where the input position moves the output position.
         threshold: Differences up to this are taken for noise.
         noise: The largest difference between runs of the same inputs.
-        first_layer: The same matrix from the input to the output of the first layer of the output's stack, None where this has no
-            layers or its positions cannot be matched with the input's.
-        leaks: Whether replacing the first sample's inputs changes the second sample's output; None where samples cannot be told apart.
-        batch_order: Whether the outputs depend on the order of the samples by more than rounding (random draws, shared capacity).
+        first_layer: The same matrix from the input to the output of the first layer of the output's stack,
+            None where this has no layers or its positions cannot be matched with the input's.
+        leaks: Whether replacing the first sample's inputs changes the second sample's output; None where
+            samples cannot be told apart.
+        batch_order: Whether the outputs depend on the order of the samples by more than rounding (random
+            draws, shared capacity).
     """
 
     matrix: list[list[bool]]
@@ -131,7 +135,7 @@ class _Experiment:
         return max(NOISE_FACTOR * noise, RELATIVE_FLOOR * self.scale[name])
 
     def moved(self, stream: Stream, noise: dict[str, float], generator: torch.Generator) -> Moved:
-        """By output or tap, (outputs, positions): which output positions of any sample a replaced position moves; and the noise."""
+        """By output or tap, (outputs, positions): which positions of any sample a replaced one moves; and the noise."""
         moved = {
             name: torch.zeros(value.shape[1], stream.positions, dtype=torch.bool)
             for name, value in self.all.items()
@@ -146,10 +150,10 @@ class _Experiment:
     def moved_at_once(
         self, stream: Stream, noise: dict[str, float], generator: torch.Generator
     ) -> Moved | None:
-        """The same as `moved`, with many replacements in one batch; None where a sample's output depends on what else is in the batch.
+        """The same as `moved`, many replacements in one batch; None where outputs depend on what else is in it.
 
-        Unchanged copies at the start and the end of the batch show whether it does, and add to the noise what another place in a batch,
-        and another size of it, changes.
+        Unchanged copies at the start and the end of the batch show whether it does, and add to the noise what
+        another place in a batch, and another size of it, changes.
         """
         if any(value.shape[:1] != (self.batch,) for _, value in tensors_in(self.inputs)) or _nested(
             self.inputs
@@ -233,7 +237,8 @@ class _Experiment:
     def first_layer(self, stream: Stream, name: str, moved: Mapping[str, Tensor]) -> list[list[bool]] | None:
         """From the stream's positions to the first layer's output at the same positions.
 
-        Which of the layer's positions belong to the stream (there may be a class token, or another stream beside it) is measured
+        Which of the layer's positions belong to the stream (there may be a class token, or another stream
+        beside it) is measured
         too: those of the layer's input that exactly one replaced position moves.
         """
         into, out = moved.get(f"{name}:into"), moved.get(f"{name}:out")
@@ -279,7 +284,7 @@ def _tapped(blocks: Mapping[str, Sequence[nn.Module]]) -> Iterator[dict[str, Ten
 
 
 def hidden_states_in(value: Any) -> Iterator[Tensor]:
-    """The tensors (batch, positions, features), in either order of the first two, among what goes into or comes out of a layer."""
+    """The tensors (batch, positions, features), or positions first, of what goes into or out of a layer."""
     for _, tensor in tensors_in(value):
         if tensor.is_floating_point() and tensor.ndim == 3:
             yield tensor

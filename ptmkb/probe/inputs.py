@@ -22,6 +22,8 @@ TOKENS = 12
 DECODER_TOKENS = 10
 """Not as many as go into the encoder, so that the two cannot be mixed up."""
 REGIONS = 6
+GRID = 4
+"""Rows and columns of patches, where a model wants patches rather than pictures."""
 MEL_FRAMES = 24
 CONTENT = (
     "input_ids", "character_ids", "pixel_values", "input_values", "input_features", "visual_feats", "visual_pos", "visual_embeds",
@@ -38,10 +40,12 @@ class Wanted:
 
     Attributes:
         model: The model that the inputs are for.
+        names: The arguments that its forward pass has.
         made: The inputs made so far.
     """
 
     model: nn.Module
+    names: tuple[str, ...] = ()
     made: dict[str, Any] = field(default_factory=dict)
 
     def setting(self, *names: str, default: Any = None) -> Any:
@@ -84,8 +88,43 @@ def _pair(value: Any) -> tuple[int, int]:
 
 
 def _pixel_values(wanted: Wanted) -> Tensor:
+    """Pictures, or their patches in one row where the model wants grids beside them."""
+    if any(name in wanted.names for name in ("image_grid_thw", "grid_thw")):
+        return _patches(wanted)
     height, width = _pair(wanted.setting("image_size", default=64))
-    return samples.images(wanted.setting("num_channels", "in_channels", default=3), height, width)
+    first = next((m for m in wanted.model.modules() if isinstance(m, nn.Conv2d)), None)
+    declared = wanted.setting("num_channels", default=3)
+    channels = first.in_channels if first is not None and first.in_channels in (1, 3) else declared
+    return samples.images(channels, height, width)
+
+
+def _patches(wanted: Wanted) -> Tensor:
+    """(patches of both samples, channels × time × height × width of a patch)."""
+    height, width = _pair(wanted.setting("patch_size", default=4))
+    time = wanted.setting("temporal_patch_size", "patch_temporal", default=1)
+    channels = wanted.setting("in_channels", "num_channels", default=3)
+    return samples.vectors(GRID * GRID, channels * time * height * width).flatten(0, 1)
+
+
+def _grids(wanted: Wanted) -> Tensor:
+    return torch.tensor([[1, GRID, GRID]] * samples.BATCH)
+
+
+def _with_image(model: nn.Module, made: dict[str, Any]) -> Tensor:
+    """The tokens, with as many placeholders for the image before the last of them as the model makes of it."""
+    tokens: Tensor = made["input_ids"]
+    token = Wanted(model).setting("image_token_id", "image_token_index")
+    features = getattr(model, "get_image_features", None)
+    if not isinstance(token, int) or features is None or "pixel_values" not in made:
+        return tokens
+    given = {name: made[name] for name in ("pixel_values", "image_grid_thw") if name in made}
+    with torch.no_grad():
+        found = features(**given)
+    found = getattr(found, "pooler_output", found)
+    pieces = [found] if isinstance(found, Tensor) else [piece for piece in found if isinstance(piece, Tensor)]
+    count = sum(piece.numel() // piece.shape[-1] for piece in pieces) // samples.BATCH
+    held = torch.full((samples.BATCH, count), token)
+    return torch.cat([tokens[:, :2], held, tokens[:, 2:]], dim=1)
 
 
 def _input_values(wanted: Wanted) -> Tensor:
@@ -100,7 +139,17 @@ def _input_values(wanted: Wanted) -> Tensor:
 
 def _input_features(wanted: Wanted) -> Tensor:
     frames = 2 * wanted.setting("max_source_positions", default=MEL_FRAMES // 2)
-    return samples.spectrograms(wanted.setting("num_mel_bins", "feature_size", default=80), frames)
+    bins = wanted.setting(
+        "num_mel_bins",
+        "feature_projection_input_dim",
+        "input_feat_size",
+        "feature_size",
+        "input_dim",
+        default=80,
+    )
+    mel = samples.spectrograms(bins, frames)
+    first = next((m for m in wanted.model.modules() if isinstance(m, nn.Conv1d)), None)
+    return mel.transpose(1, 2).contiguous() if first is not None and first.in_channels == bins else mel
 
 
 _MAKERS: Mapping[str, Callable[[Wanted], Any]] = {
@@ -111,6 +160,10 @@ _MAKERS: Mapping[str, Callable[[Wanted], Any]] = {
     "pixel_values": _pixel_values,
     "input_values": _input_values,
     "input_features": _input_features,
+    "image_grid_thw": _grids,
+    "grid_thw": _grids,
+    "hidden_states": _patches,
+    "bbox": lambda wanted: (1000 * samples.boxes(TOKENS)).long(),
     "decoder_input_values": lambda wanted: samples.spectrograms(
         wanted.setting("num_mel_bins", default=80), DECODER_TOKENS
     ),
@@ -121,7 +174,10 @@ _MAKERS: Mapping[str, Callable[[Wanted], Any]] = {
 
 
 def sample_inputs(
-    model: nn.Module, extra: Mapping[str, Any] | None = None, transposed: Sequence[str] = ()
+    model: nn.Module,
+    extra: Mapping[str, Any] | None = None,
+    transposed: Sequence[str] = (),
+    unsqueezed: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Inputs of a forward pass, without labels; a batch of 2, on the CPU (for a model on `meta` too: see `meta`).
 
@@ -130,6 +186,7 @@ def sample_inputs(
         extra: What the signature does not tell: names of further arguments (value None: made as usual), or shapes in numbers and names
             of configuration fields.
         transposed: Arguments whose last two axes are the other way round in this model.
+        unsqueezed: Arguments that want one more axis after the batch (one of several pictures, the only channel).
 
     Raises:
         ValueError: The model cannot do without an argument that nothing here knows how to make.
@@ -138,13 +195,15 @@ def sample_inputs(
     named = {n: p for n, p in signature.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.values())
     main = getattr(model, "main_input_name", "input_ids")
-    wanted = Wanted(model)
+    wanted = Wanted(model, tuple(named))
     demanded = [name for name, parameter in named.items() if parameter.default is parameter.empty]
     content = [name for name in CONTENT if name in named]
     if main in content and "pixel_values" in content and not _sees(model):
         content.remove("pixel_values")
     if any(name in named for name in DECODER_CONTENT) and getattr(model.config, "is_encoder_decoder", False):
         content += [name for name in DECODER_CONTENT if name in named]
+    if "pixel_values" in content and "image_grid_thw" in named:
+        content.append("image_grid_thw")
     extra = dict(extra or {})
     for name in dict.fromkeys([*content, *demanded, *extra]):
         if (shape := extra.get(name)) is not None:
@@ -158,6 +217,10 @@ def sample_inputs(
             )
     for name in transposed:
         wanted.made[name] = wanted.made[name].transpose(-1, -2).contiguous()
+    for name in set(unsqueezed) & set(wanted.made):
+        wanted.made[name] = wanted.made[name].unsqueeze(1)
+    if "input_ids" in wanted.made:
+        wanted.made["input_ids"] = _with_image(model, wanted.made)
     return wanted.made | {
         name: value
         for name, value in SETTINGS.items()

@@ -55,6 +55,8 @@ def _masked_words_and_regions(model: Any, inputs: Inputs, positions: Mapping[str
 
 
 def _decoder_words(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+    if "decoder_input_ids" not in inputs:  # a decoder alone, that continues its prompt
+        return _words(model, inputs, positions)
     words = _other_words(model, DECODER_TOKENS)
     words[0, DECODER_TOKENS // 2] = IGNORED
     return words

@@ -1,4 +1,4 @@
-"""Conditions under which a model is run: seeded, wholly in float64, without dropout. Each is a context that leaves no trace."""
+"""Conditions under which a model is run: seeded, wholly in float64, without dropout; each leaves no trace."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def _narrow(value: Any) -> bool:
 def in_float64() -> Iterator[None]:
     """Casts to narrower floats become casts to float64.
 
-    Many models compute a norm or a softmax in float32 whatever the type of their weights; an influence below its resolution
-    would be rounded to nothing there.
+    Many models compute a norm or a softmax in float32 whatever the type of their weights; an influence below
+    its resolution would be rounded to nothing there.
     """
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
@@ -110,8 +110,8 @@ def run_experts(model: nn.Module, implementation: str) -> None:
 
     Args:
         model: Changed in place.
-        implementation: `eager` loops over the experts and knows every float type; `batched_mm` has no sizes that depend on
-            the routing, so that it runs on `meta`.
+        implementation: `eager` loops over the experts and knows every float type; `batched_mm` has no sizes
+            that depend on the routing, so that it runs on `meta`.
     """
     for module in model.modules():
         if hasattr(getattr(module, "config", None), "_experts_implementation_internal"):

@@ -1,8 +1,8 @@
-"""What kind of flow a matrix of influences shows: causal, windowed, prefix, permuted, and the rest; no torch, no model.
+"""What kind of flow a matrix of influences shows: causal, windowed, prefix, permuted, …; no torch, no model.
 
-A matrix says which input positions (columns) move which output positions (rows). `classify` names the pattern of one matrix, and
-`conclude` joins that of a whole model with that of its first layer, where a window shows in its true width: after L layers of windows of
-w positions the whole model reaches L·(w - 1) positions back.
+A matrix says which input positions (columns) move which output positions (rows). `classify` names the pattern
+of one matrix, and `conclude` joins that of a whole model with that of its first layer, where a window shows
+in its true width: after L layers of windows of w positions the whole model reaches L·(w - 1) positions back.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ class Pattern:
     """What a matrix shows.
 
     Attributes:
-        value: `kind` and its numbers. `sliding-window` has `window`, the number of positions seen, and `ahead` where some of these lie
-            ahead; `prefix` has `prefix`, the number of positions that all may see; `chunked` has `chunk` and `causal`.
-        detail: What else can be said: `order` for `permuted` (positions in the order in which they become visible), `sees_itself: False` where a
-            position does not move its own output, `first_sees_all` where then the first of the order, with nothing to see, sees all.
+        value: `kind` and its numbers. `sliding-window` has `window`, the number of positions seen, and
+            `ahead` where some of these lie ahead; `prefix` has `prefix`, the number of positions that all may
+            see; `chunked` has `chunk` and `causal`.
+        detail: What else can be said: `order` for `permuted` (positions in the order in which they become
+            visible), `sees_itself: False` where a position does not move its own output, `first_sees_all`
+            where then the first of the order, with nothing to see, sees all.
     """
 
     value: dict[str, Any]
@@ -43,8 +45,9 @@ def rows(matrix: Matrix) -> list[str]:
 def classify(matrix: Matrix, *, across: bool = False) -> Pattern:
     """Name the pattern of a matrix.
 
-    Where two names fit, the plainer one is given: a window as wide as the sequence is `causal`, a window or chunk of one position
-    `pointwise`, a prefix of at most one position `causal`, a prefix or chunk of the whole sequence `bidirectional`.
+    Where two names fit, the plainer one is given: a window as wide as the sequence is `causal`, a window or
+    chunk of one position `pointwise`, a prefix of at most one position `causal`, a prefix or chunk of the
+    whole sequence `bidirectional`.
 
     Args:
         matrix: (outputs, inputs), square unless input and output are different streams.
@@ -69,8 +72,9 @@ def classify(matrix: Matrix, *, across: bool = False) -> Pattern:
 def conclude(whole: Matrix, first: Matrix | None, depth: int | None, *, across: bool = False) -> Pattern:
     """Name the flow of a model from its own matrix and that of its first layer.
 
-    A window or chunk in the first layer is the model's, with that size, if layers of just this kind would make the whole model's matrix.
-    If the whole model sees further, other layers must see all: `local-global`, with `whole` the kind of the model as a whole.
+    A window or chunk in the first layer is the model's, with that size, if layers of just this kind would
+    make the whole model's matrix. If the whole model sees further, other layers must see all: `local-global`,
+    with `whole` the kind of the model as a whole.
 
     Args:
         whole: From the model's input to its output.

@@ -84,7 +84,7 @@ _SIZES: tuple[tuple[str, Callable[[int], int]], ...] = (
         lambda v: v,
     ),  # needs the number of heads, see `_shrunk`
     (
-        r"(.*_)?(num_attention|attention|num|n|self_attention|cross_attention|mamba_n|mamba_num)_heads?",
+        r"(.*_)?(num_attention|attention|num|n|self_attention|cross_attention)_heads?",
         _heads,
     ),
     (r"(.*_)?linear_num_(key|value)_heads|index_n_heads", _heads),
@@ -94,6 +94,8 @@ _SIZES: tuple[tuple[str, Callable[[int], int]], ...] = (
     ),
     (r"qk_head_dim", lambda v: 2 * HEAD_SIZE),
     (r"(q|kv|o)_lora_rank", _at_most(NARROW)),
+    (r"rotary_dim", _at_most(HEAD_SIZE // 2)),
+    (r"(.*_)?groups", lambda v: min(v, WIDTH) if v > WIDTH else v),
     # Depth.
     (
         r"(num_|n_)?(.*_)?(hidden_)?(layers?|blocks)|(.*_)?depth|num_layer|n_layer|num_.*_flows",
@@ -120,9 +122,9 @@ _SIZES: tuple[tuple[str, Callable[[int], int]], ...] = (
         r"(.*_)?(intermediate_size|intermediate_dim|ffn_dim|ffn_hidden_size|d_ff|d_inner|mlp_dim|n_inner|dim_feedforward|feedforward_dim)(_mlp)?",
         _at_most(FEED_FORWARD),
     ),
-    (r"num_mel_bins|spectrogram_bins|feature_size", _at_most(MEL_BINS)),
+    (r"num_mel_bins|spectrogram_bins", _at_most(MEL_BINS)),
     (
-        r"(.*_)?(hidden_size|hidden_dim|d_model|n_embd|embed_dim|dim|size_global|proj_size|_units|emb_dim)|.*_hidden_size(_.*)?|(.*_)?channels?|.*_dimension|flow_size",
+        r"(.*_)?(hidden_size|hidden_dim|d_model|n_embd|embed_dim|dim|size_global|proj_size|_units|emb_dim)|.*_hidden_size(_.*)?|(.*_)?channels?|.*_dimension|flow_size|feature_size",
         _at_most(WIDTH),
     ),
     (r"num_(qa|object|attr)_labels", _at_most(NARROW)),
@@ -175,6 +177,8 @@ class _Tokens:
 def _shrunk(
     config: PreTrainedConfig, overrides: dict[str, Any], tokens: _Tokens, explicit: frozenset[str]
 ) -> PreTrainedConfig:
+    if config.is_heterogeneous:
+        config.allow_global_per_layer_attribute_access = True
     kept, depth = _layers_kept(config)
     heads = next((value for name in _HEADS if isinstance(value := getattr(config, name, None), int)), None)
     wide = next((value for name in _WIDTHS if isinstance(value := getattr(config, name, None), int)), None)
@@ -187,6 +191,10 @@ def _shrunk(
         inner = {key.partition(".")[2]: o for key, o in overrides.items() if key.startswith(f"{name}.")}
         if isinstance(value, PreTrainedConfig):
             arguments[name] = _nested(config, name, value, inner, tokens)
+            continue
+        multimodal = "mrope_section" in getattr(config, "ignore_keys_at_rope_validation", ())
+        if name == "rope_parameters" and multimodal and isinstance(value, dict) and "rope_type" in value:
+            arguments[name] = {**value, "mrope_section": _sections(value)}
             continue
         if value is None or (isinstance(value, bool | str | dict) and name not in explicit):
             if _differs(field, value):
@@ -205,6 +213,10 @@ def _shrunk(
                 small = min(value, IMAGE if patched else PYRAMID_IMAGE)
             elif name == "patch_size":
                 small = min(value, PATCH)
+            elif name == "window_size" and hasattr(config, "depths"):
+                small = min(value, WINDOW // 2)  # the smallest stage of a pyramid has no room for more
+            elif name == "window_size" and hasattr(config, "spatial_merge_size"):
+                small = min(value, 2 * PATCH * config.spatial_merge_size)  # in pixels
             elif _NARROWER.fullmatch(name):
                 small = min(value, NARROW if wide and value < wide else WIDTH)
             elif name == "hidden_dim" and wide and value > wide:
@@ -217,6 +229,12 @@ def _shrunk(
             arguments[name] = small
     arguments.update({key: value for key, value in overrides.items() if "." not in key})
     return type(config)(**arguments)
+
+
+def _sections(rope: Mapping[str, Any]) -> list[int]:
+    """How many rotary frequencies time, height and width get: half a head's rotary part in all."""
+    frequencies = int(HEAD_SIZE * rope.get("partial_rotary_factor", 1.0)) // 2
+    return [frequencies - 2 * (frequencies // 3), frequencies // 3, frequencies // 3]
 
 
 def _nested(
@@ -235,6 +253,8 @@ def _differs(field: dataclasses.Field[Any], value: Any) -> bool:
 
 def _layers_kept(config: PreTrainedConfig) -> tuple[tuple[int, ...], int]:
     """Which layers of the full model stand for all of them: the first of every kind, in order; () where all are of one kind."""
+    if hasattr(config, "depths") or isinstance(getattr(config, "depth", None), list | tuple):
+        return (), 0  # a pyramid: its lists are about stages
     depth = next(
         (
             v
@@ -284,11 +304,13 @@ def _list(name: str, value: Sequence[Any], kept: tuple[int, ...], depth: int, pa
         if re.fullmatch(
             r"(.*_)?(hidden_sizes|embed_dims?|channels|dims?|embed_dim_per_stage|conv_channels)", name
         ):
-            steps = sorted(set(value))
-            return make(
-                min(item, NARROW << min(steps.index(item), 3)) if len(steps) > 1 else min(item, WIDTH)
-                for item in value
-            )
+            steps = sorted(
+                {item for item in value if item > NARROW // 2}
+            )  # what is smaller counts colours, not features
+            small = {
+                item: NARROW << min(step, 3) if len(steps) > 1 else WIDTH for step, item in enumerate(steps)
+            }
+            return make(min(item, small.get(item, item)) for item in value)
         return make(size_of(name, item) for item in value)
     return value
 

@@ -70,14 +70,12 @@ def subject_of(model: nn.Module, name: str, scale: str = "tiny") -> Subject:
     """
     data = class_data(type(model).__name__)
     losses: tuple[Loss, ...] = ()
-    if (
-        hasattr(model, "dummy_inputs")
-        and not hasattr(model, "config_class_name")
-        and type(model).__module__.startswith("ptmkb.")
-    ):
+    if type(model).__module__.startswith("ptmkb.reference."):
         inputs, losses = _reference_inputs(model, data)
     else:
-        inputs = sample_inputs(model, data.get("extra"), data.get("transposed", ()))
+        inputs = sample_inputs(
+            model, data.get("extra"), data.get("transposed", ()), data.get("unsqueezed", ())
+        )
     try:
         torch.manual_seed(0)
         with torch.no_grad(), stacks.watched(model) as ran:

@@ -85,7 +85,7 @@ def tiny_config(model_type: str, overrides: Mapping[str, Any] | None = None) -> 
             f"transformers {transformers.__version__} has no model type `{model_type}`"
         )
     data = tiny_data().get(model_type, {})
-    full = CONFIG_MAPPING[model_type](**data.get("start", {}))
+    full = CONFIG_MAPPING[model_type]()
     config = shrunk(full, {**data.get("config", {}), **(overrides or {})})
     if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
         config.decoder_start_token_id = (

@@ -1,4 +1,4 @@
-"""What a tracer has seen of a forward pass: products with weights, attentions, lookups, choices, layers, in the order in which they ran."""
+"""What a tracer has seen of a forward pass: products with weights, attentions, lookups, choices, layers, in order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ class Source:
     """Where a tensor comes from since the last product with a weight.
 
     Attributes:
-        products: (index of the product with a weight, offset of the slice of its result), of all that flowed together.
+        products: (index of the product with a weight, offset of the slice of its result), of all that flowed
+            together.
         scores: Index of the product of queries and keys that this is.
         weights: Index of the attention whose softmax this is.
         context: Index of the attention whose result this is.

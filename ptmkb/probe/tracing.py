@@ -1,7 +1,8 @@
 """What really runs in a forward pass: products with weights, attention, gates, choices of experts, layers.
 
-A `Tracer` sees every torch function that the model's Python code calls, and remembers of every tensor where it comes from since the last
-product with a weight. It needs shapes only, so that it works on the `meta` device at full size.
+A `Tracer` sees every torch function that the model's Python code calls, and remembers of every tensor where
+it comes from since the last product with a weight. It needs shapes only, so that it works on the `meta`
+device at full size.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -323,8 +325,12 @@ def _first(values: Iterator[int | None]) -> int | None:
     return next((value for value in values if value is not None), None)
 
 
+# A model without numbers cannot be changed between two measures, and a full-size one is worth running only once.
+_ON_META: WeakKeyDictionary[nn.Module, Tracer] = WeakKeyDictionary()
+
+
 def run_subject(subject: Subject, inputs: Mapping[str, Any] | None = None) -> Tracer:
-    """Run a subject once, without gradients, under a tracer; on `meta` with experts whose sizes do not depend on the routing.
+    """Run a subject once under a tracer; on `meta` with experts whose sizes do not depend on the routing.
 
     Args:
         subject: The subject.
@@ -336,9 +342,11 @@ def run_subject(subject: Subject, inputs: Mapping[str, Any] | None = None) -> Tr
     Raises:
         Unmeasurable: The forward pass does not run on `meta`.
     """
+    on_meta = any(parameter.is_meta for parameter in subject.model.parameters())
+    if on_meta and inputs is None and subject.model in _ON_META:
+        return _ON_META[subject.model]
     given = dict(subject.inputs if inputs is None else inputs)
     batch = next((value.shape[0] for _, value in tensors_in(given) if value.ndim), 1)
-    on_meta = any(parameter.is_meta for parameter in subject.model.parameters())
     if on_meta:
         run_experts(subject.model, "batched_mm")
     try:
@@ -349,4 +357,6 @@ def run_subject(subject: Subject, inputs: Mapping[str, Any] | None = None) -> Tr
             raise
         reason = str(error).strip().partition("\n")[0][:200]
         raise Unmeasurable(f"its forward pass does not run on `meta`: {reason}") from error
+    if on_meta and inputs is None:
+        _ON_META[subject.model] = tracer
     return tracer

@@ -15,6 +15,9 @@ from ptmkb.source.tree import SourceTree
 
 Status = Literal["present", "same", "changed", "added", "removed", "absent", "unclear", "unavailable"]
 
+NAMED_FILES = 4
+"""Files named as examples where too many define a symbol."""
+
 CONTEXT_LINES = 3
 """Unchanged lines around each change in a diff."""
 
@@ -57,7 +60,7 @@ def symbol_history(
     """Follow a definition through releases.
 
     Its text is compared as it stands, comments and decorators included. In each release it is looked for in the file that defines it in
-    the newest release that has it; where that file is not there or no longer defines it, in the one file that does.
+    the newest release that has it; elsewhere only where it is certain to be the same one.
 
     Args:
         name: qualified name, such as "BertSelfAttention.forward".
@@ -70,12 +73,16 @@ def symbol_history(
     """
     found: list[_Found] = []
     home = file
+    newer: SourceTree | None = None
     for version in sorted(set(versions), key=release_key, reverse=True):
         try:
-            one = _find(open_release(version), name, home)
+            tree = open_release(version)
         except SourceError as error:
-            one = _Found(version, "unavailable", why=str(error))
-        home = one.file or home
+            found.append(_Found(version, "unavailable", why=str(error)))
+            continue
+        one = _find(tree, name, home, newer)
+        if one.file:
+            home, newer = one.file, tree
         found.append(one)
     yield from _compared(name, reversed(found))
 
@@ -93,27 +100,45 @@ class _Found:
     why: str = ""
 
 
-def _find(tree: SourceTree, name: str, home: str | None) -> _Found:
+def _find(tree: SourceTree, name: str, home: str | None, newer: SourceTree | None) -> _Found:
     if home is not None and home in tree and (symbols := tree.module(home).named(name)):
         return _taken(tree.version, [(tree.module(home), symbol) for symbol in symbols])
-    try:
-        definitions = tree.find_symbol(name)
-    except SymbolNotFoundError:
-        return _Found(tree.version)
-    files = _likely({module.file for module, _ in definitions}, home)
+    definitions = _definitions(tree, name)
+    files = {module.file for module, _ in definitions}
+    if home is not None:
+        files = _elsewhere(files, name, home, newer)
     if len(files) > 1:
-        return _Found(tree.version, "unclear", why=f"{len(files)} files define it: {', '.join(sorted(files))}")
+        some = ", ".join(sorted(files)[:NAMED_FILES])
+        return _Found(tree.version, "unclear", why=f"{len(files)} files define it, such as {some}")
+    if not files:
+        return _Found(tree.version)
     return _taken(tree.version, [pair for pair in definitions if pair[0].file in files])
 
 
-def _likely(files: set[str], home: str | None) -> set[str]:
-    """Of several files, those that may be meant."""
-    # A model's folder was moved now and then (`deprecated/`, `models/`), its files seldom renamed.
-    if home is not None and (same := {file for file in files if PurePosixPath(file).name == PurePosixPath(home).name}):
+def _definitions(tree: SourceTree, name: str) -> list[tuple[Module, Symbol]]:
+    """The definitions of a name, those in modular files only where nothing else has it: what runs is what is generated from them."""
+    try:
+        found = tree.find_symbol(name)
+    except SymbolNotFoundError:
+        return []
+    return [pair for pair in found if not PurePosixPath(pair[0].file).name.startswith("modular_")] or found
+
+
+def _elsewhere(files: set[str], name: str, home: str, newer: SourceTree | None) -> set[str]:
+    """Of the files that define a name in a release where its usual file does not, those that may hold the same definition.
+
+    Models carry definitions of the same name, so one more file with it proves nothing: it has to be the same file in another folder
+    (`deprecated/`, `models/`), or the name must be the only one of its kind in the newer release as well.
+    """
+    if same := {file for file in files if PurePosixPath(file).name == PurePosixPath(home).name}:
         return same
-    # What a modular file defines is generated into another one, which is what runs.
-    generated = {file for file in files if not PurePosixPath(file).name.startswith("modular_")}
-    return generated or files
+    if (
+        len(files) == 1
+        and newer is not None
+        and len({module.file for module, _ in _definitions(newer, name)}) == 1
+    ):
+        return files
+    return set()
 
 
 def _taken(version: str, definitions: list[tuple[Module, Symbol]]) -> _Found:

@@ -19,7 +19,7 @@ from ptmkb.source.cache import cache_directory
 from ptmkb.source.errors import SourceError
 from ptmkb.source.links import Link
 from ptmkb.source.tree import SourceTree
-from ptmkb.source.words import query
+from ptmkb.source.words import coverage, query
 
 FORMAT = 1
 """Raised whenever the tables, or what is read into them, change: an index of another format is not used."""
@@ -51,12 +51,18 @@ CREATE VIRTUAL TABLE words USING fts5 (name, holder, doc, tokenize = 'porter uni
 # to choose. Ten to one keeps `LlamaAttention` before a class that only mentions attention, whatever the lengths.
 NAME_WEIGHT, HOLDER_WEIGHT, DOC_WEIGHT = 10.0, 2.0, 1.0
 
+COVERAGE_GAIN = 1.0
+"""A name of which every word was asked for counts twice as much as one with the same words among many: BM25 sees whole rows, not names."""
+
+CONSIDERED = 200
+"""Names beyond those wanted that are looked at for this; a name further down could not come up."""
+
 _SEARCH = f"""
 WITH found AS MATERIALIZED (
     SELECT rowid AS id, bm25(words, {NAME_WEIGHT}, {HOLDER_WEIGHT}, {DOC_WEIGHT}) AS score
     FROM words WHERE words MATCH :words
 )
-SELECT symbols.id, MIN(found.score * standing.factor) AS best, COUNT(*)
+SELECT symbols.id, symbols.name, MIN(found.score * standing.factor) AS best, COUNT(*)
 FROM found JOIN symbols ON symbols.id = found.id JOIN standing ON standing.symbol = found.id
 WHERE (:kind IS NULL OR symbols.kind = :kind)
 GROUP BY symbols.name ORDER BY best, symbols.name LIMIT :limit
@@ -80,7 +86,7 @@ class IndexedSymbol:
         signature: parameters and result on one line; a class's bases; "" for a module or in a file that does not parse.
         bases: a class's bases as written.
         doc: first line of the docstring, or "".
-        taken: how many definitions elsewhere inherit from it, copy it or are generated from it.
+        taken: how many definitions of other models and files inherit from it, copy it or are generated from it.
     """
 
     file: str
@@ -168,8 +174,8 @@ class SourceIndex:
     def search(self, question: str, *, kind: str | None = None, limit: int = 20) -> list[Hit]:
         """Find names by words: in the name itself, in the class or file that holds it, in the first line of its docstring.
 
-        A name scores by SQLite's BM25 with a weight for each of these places, times its standing: what many models take from comes before
-        their copies of it. Where no name has all the words, those that have some are found.
+        A name scores by SQLite's BM25 with a weight for each of these places, times its standing (what many models take from comes before
+        their copies of it) and times how much of the name was asked for. Where no name has all the words, those that have some are found.
 
         Args:
             question: words or names, in any case and order.
@@ -183,10 +189,13 @@ class SourceIndex:
             words = query(question, all_words=all_words)
             if words is None:
                 return []
-            rows = self._database.execute(_SEARCH, {"words": words, "kind": kind, "limit": limit}).fetchall()
+            among = {"words": words, "kind": kind, "limit": limit + CONSIDERED}
+            rows = self._database.execute(_SEARCH, among).fetchall()
             if rows:
                 break
-        return [Hit(self._symbol(identity), count) for identity, _, count in rows]
+        # BM25 scores are negative, the best the least.
+        rows.sort(key=lambda row: row[2] * (1 + COVERAGE_GAIN * coverage(row[1], question)))
+        return [Hit(self._symbol(identity), count) for identity, _, _, count in rows[:limit]]
 
     def named(self, name: str, file: str | None = None) -> list[IndexedSymbol]:
         """The definitions of a name.
@@ -237,7 +246,10 @@ class SourceIndex:
             "JOIN files ON files.id = symbols.file JOIN standing ON standing.symbol = symbols.id WHERE symbols.id = ?",
             (identity,),
         ).fetchone()
-        return IndexedSymbol(*row[:6], tuple(json.loads(row[6])), *row[7:])
+        file, name, kind, first_line, last_line, signature, bases, doc, taken = row
+        return IndexedSymbol(
+            file, name, kind, first_line, last_line, signature, tuple(json.loads(bases)), doc, taken
+        )
 
 
 def open_read_only(path: Path) -> sqlite3.Connection:

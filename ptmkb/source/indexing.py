@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ptmkb.source.index import SCHEMA, index_path, open_read_only, read_meta, read_stamps
 from ptmkb.source.links import resolve_links, times_taken
@@ -127,10 +127,9 @@ def _replacement(path: Path, *, keep: bool) -> Iterator[sqlite3.Connection]:
         if keep:
             shutil.copyfile(path, temporary)
         with contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as database:
-            # Nobody else has this file, and it is thrown away if we fail: neither journal nor flushing is of use.
-            database.execute("PRAGMA journal_mode = OFF")
+            # Nobody else has this file, and it is thrown away if we fail: neither a journal on disk nor flushing is of use.
+            database.execute("PRAGMA journal_mode = MEMORY")
             database.execute("PRAGMA synchronous = OFF")
-            database.execute("BEGIN")
             if not keep:
                 for statement in SCHEMA.split(";"):
                     database.execute(statement)
@@ -139,7 +138,6 @@ def _replacement(path: Path, *, keep: bool) -> Iterator[sqlite3.Connection]:
                 yield database
             except KeyboardInterrupt as interrupt:
                 interrupted = interrupt
-            database.execute("COMMIT")
         temporary.replace(path)
         if interrupted is not None:
             raise interrupted
@@ -157,19 +155,34 @@ def _write(
     on_progress: Callable[[int, int], None] | None,
 ) -> None:
     meta = {"version": tree.version, "where": str(tree.where), "complete": "no"}
-    database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta.items())
-    for file in removed:
-        _forget(database, file)
+    with _transaction(database):
+        database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta.items())
+        for file in removed:
+            _forget(database, file)
     count = 0
     for records in read_records(tree, {file: stamps[file][0] for file in changed}, jobs):
-        for file, record in records.items():
-            _forget(database, file)
-            _insert(database, file, stamps[file], record)
+        with _transaction(database):
+            for file, record in records.items():
+                _forget(database, file)
+                _insert(database, file, stamps[file], record)
         count += len(records)
         if on_progress is not None:
             on_progress(count, len(changed))
-    _connect(database)
-    database.execute("UPDATE meta SET value = 'yes' WHERE key = 'complete'")
+    with _transaction(database):
+        _connect(database)
+        database.execute("UPDATE meta SET value = 'yes' WHERE key = 'complete'")
+
+
+@contextlib.contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing: an interrupt in the middle must not leave a file with half of its symbols."""
+    database.execute("BEGIN")
+    try:
+        yield
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
+    database.execute("COMMIT")
 
 
 def _forget(database: sqlite3.Connection, file: str) -> None:
@@ -221,7 +234,10 @@ def _connect(database: sqlite3.Connection) -> None:
         names = symbols.setdefault(path, [])
         if kind != "module":
             names.append(name)
-    stated = {path: json.loads(rows) for path, rows in database.execute("SELECT path, stated FROM files ORDER BY path")}
+    stated = {
+        path: json.loads(rows)
+        for path, rows in database.execute("SELECT path, stated FROM files ORDER BY path")
+    }
     links = resolve_links(stated, symbols)
     taken = times_taken(links)
     database.execute("DELETE FROM links")
@@ -241,6 +257,6 @@ def _factor(file: str, name: str, kind: str, taken: Counter[tuple[str, str]]) ->
         factor *= 1 + HOLDER_GAIN * math.log1p(taken[file, holder])
         if own.startswith("__"):
             factor *= SPECIAL_METHOD
-    if PurePosixPath(file).name.startswith("dummy_"):
+    if file.rpartition("/")[2].startswith("dummy_"):
         factor *= STAND_IN
     return factor

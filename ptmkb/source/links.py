@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ptmkb.source.module import MODULE
 from ptmkb.source.records import LinkRow, dotted
+from ptmkb.source.tree import model_directory
 
 
 class Link(NamedTuple):
@@ -20,7 +21,7 @@ class Link(NamedTuple):
         file: the file that says it.
         line: where, 1-based.
         symbol: who has the code, by its qualified name in that file; `<module>` for the whole file.
-        kind: "inherits", "generated", "copied" or "uses"; see `ptmkb.source.records.LinkRow`.
+        kind: "inherits", "generated" or "copied"; see `ptmkb.source.records.LinkRow`.
         target: the dotted path, as written.
         target_file: the file that it means, "" where the tree has none (a model that was taken out, a moved definition).
         target_symbol: the symbol there, `<module>` for the whole file, "" as above.
@@ -37,11 +38,14 @@ class Link(NamedTuple):
     note: str
 
 
-def resolve_links(stated: Mapping[str, Iterable[LinkRow]], symbols: Mapping[str, Iterable[str]]) -> list[Link]:
+def resolve_links(
+    stated: Mapping[str, Iterable[LinkRow]], symbols: Mapping[str, Iterable[str]]
+) -> list[Link]:
     """Find what each statement means.
 
     A generated file says so once, for all of it; here each of its definitions gets its own link, to the definition of that name in the
-    modular file or to the one that the modular file takes from another model under that name. What came along unnamed gets none.
+    modular file or to the one that the modular file imports from another model under that name. What came along unnamed gets none. The
+    imports themselves ("uses") are no links: a name that is imported to be inherited from would count twice.
 
     Args:
         stated: what each file states.
@@ -60,6 +64,8 @@ def resolve_links(stated: Mapping[str, Iterable[LinkRow]], symbols: Mapping[str,
     links = []
     for file, rows in stated.items():
         for row in rows:
+            if row["kind"] == "uses":
+                continue
             target_file, target_symbol = places.find(row["target"])
             common = (row["line"], row["symbol"], row["kind"], row["target"])
             links.append(Link(file, *common, target_file, target_symbol, row["note"]))
@@ -76,14 +82,18 @@ def resolve_links(stated: Mapping[str, Iterable[LinkRow]], symbols: Mapping[str,
 
 
 def times_taken(links: Iterable[Link]) -> Counter[tuple[str, str]]:
-    """How often others take each definition: inherit from it, copy it, or have it generated into their files. Own files do not count."""
-    return Counter(
-        (link.target_file, link.target_symbol)
+    """How many definitions take each definition: inherit from it, copy it, or are generated from it. Those of its own model do not count."""
+    takers = {
+        (link.file, link.symbol, link.target_file, link.target_symbol)
         for link in links
-        if link.kind != "generated"
-        and link.target_symbol not in ("", MODULE)
-        and link.target_file != link.file
-    )
+        if link.target_symbol not in ("", MODULE) and not _at_home(link)
+    }
+    return Counter((file, symbol) for *_, file, symbol in takers)
+
+
+def _at_home(link: Link) -> bool:
+    model = model_directory(link.file)
+    return link.file == link.target_file or (model is not None and model == model_directory(link.target_file))
 
 
 class _Places:

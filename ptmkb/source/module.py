@@ -21,6 +21,19 @@ MODULE = "<module>"
 Kind = Literal["class", "function", "method"]
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
+_BLOCKS = (
+    ast.If,
+    ast.For,
+    ast.AsyncFor,
+    ast.While,
+    ast.With,
+    ast.AsyncWith,
+    ast.Try,
+    ast.TryStar,
+    ast.Match,
+)
+"""Statements that may hold definitions of their holder's own."""
+
 _NEWLINE = re.compile(r"\r\n|\r|\n")
 _HEADER = re.compile(r"(?P<indent>[ \t]*)(?:async[ \t]+)?(?P<word>def|class)[ \t]+(?P<name>[^\W\d]\w*)")
 _DECORATOR = re.compile(r"[ \t]*@")
@@ -163,6 +176,8 @@ def _walk(body: list[ast.stmt], prefix: str, function_kind: Kind) -> Iterator[tu
             )
             yield symbol, node
             yield from _walk(node.body, name + ".", "method" if is_class else "function")
+            continue
+        if not isinstance(node, _BLOCKS):
             continue
         for block in ("body", "orelse", "finalbody"):
             inner = getattr(node, block, None)

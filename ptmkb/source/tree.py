@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from ptmkb.source.errors import SourceFileNotFoundError, SymbolNotFoundError, TreeNotFoundError
-from ptmkb.source.module import Module, Symbol, parse_module
+from ptmkb.source.module import Module, Symbol, parse_module, split_lines
 
 PACKAGE = "transformers"
 
@@ -116,6 +116,14 @@ class SourceTree:
             return data.decode(encoding)
         except (SyntaxError, UnicodeDecodeError, LookupError):
             return data.decode("utf-8", errors="replace")
+
+    def lines(self, file: str) -> list[str]:
+        """A file's lines, without their ends; line n is at n - 1.
+
+        Raises:
+            SourceFileNotFoundError: if the tree has no such file.
+        """
+        return split_lines(self.read(file))
 
     def module(self, file: str) -> Module:
         """A file, parsed; parsed once and kept.

@@ -7,6 +7,7 @@ they are looked for; SQLite's `porter` tokenizer then makes "embeddings" and "em
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from itertools import pairwise
 
 _PIECE = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+")
@@ -43,10 +44,16 @@ MEANS = {
 }
 """Abbreviations of several words: a name that holds one is found by these words too."""
 
-_FILLERS = frozenset("a an and as by for from in is of on or the to with".split())
+SHORTEST_BEGINNING = 3
+"""Letters from which on a word may be the beginning of another: fewer begin half of all words."""
+
+_FILLERS = frozenset(
+    ["a", "an", "and", "as", "by", "for", "from", "in", "is", "of", "on", "or", "the", "to", "with"]
+)
 """Words that a question may hold and a name need not; they are looked for only where nothing else is asked."""
 
 
+@lru_cache(maxsize=50_000)  # methods are mostly called alike, and each names its class
 def name_words(name: str) -> str:
     """The words of a name, in full, with each pair of neighbours joined: people write `MoE`, `moe`, `Wav2Vec2`, `wav2vec` and `SwiGLU`.
 
@@ -79,11 +86,29 @@ def query(question: str, *, all_words: bool = True) -> str | None:
     return (" AND " if all_words else " OR ").join(parts) or None
 
 
+def coverage(name: str, question: str) -> float:
+    """How much of a name a question asks for, 0 to 1: all of `BertEmbeddings` for "bert embeddings", half of
+    `LlamaRotaryEmbedding.forward` for "rotary embedding".
+
+    Args:
+        name: an identifier or a qualified name.
+        question: words or names.
+    """
+    asked = set(_roots(question))
+    words = _roots(name)
+    return sum(word in asked for word in words) / len(words) if words else 0.0
+
+
+def _roots(text: str) -> list[str]:
+    pieces = [piece.lower() for word in re.split(r"[^0-9A-Za-z]+", text) for piece in _PIECE.findall(word)]
+    return [SHORT_FOR.get(piece, piece).removesuffix("s") for piece in pieces]
+
+
 def _either(word: str, *, begins: bool) -> str:
     """A word as it was typed, or all the pieces that it splits into."""
     whole = SHORT_FOR.get(word.lower(), word.lower())
     pieces = [SHORT_FOR.get(piece.lower(), piece.lower()) for piece in _PIECE.findall(word)]
-    star = "*" if begins else ""
+    star = "*" if begins and len(word) >= SHORTEST_BEGINNING else ""
     if len(pieces) < 2:
         return f'"{whole}"{star}'
     return f'("{whole}"{star} OR (' + " AND ".join(f'"{piece}"' for piece in pieces) + "))"

@@ -180,6 +180,26 @@ def test_a_twin_is_not_taken_for_a_deleted_class() -> None:
     assert found.status not in (Status.exact, Status.moved), found
 
 
+def test_a_sibling_is_not_taken_for_a_deleted_line() -> None:
+    """`key` goes with all around it; `query` and `value` look much like it, but they stood there before."""
+    blocks = {
+        name: f"        self.{name} = Linear(c.hidden_size, c.head_size)\n"
+        + "".join(f"        self.{word}_of_{name}({number})\n" for number, word in enumerate(words))
+        for name, words in {
+            "query": ("pads", "rotates", "splits", "shards"),
+            "key": ("stores", "merges", "repeats", "drops"),
+            "value": ("casts", "joins", "gates", "fuses"),
+        }.items()
+    }
+    home = "class A:\n    def __init__(self, c):\n" + "".join(blocks.values())
+    line = "self.key = Linear(c.hidden_size, c.head_size)"
+    anchor = at(home, line)
+    assert len(anchor.lookalikes) == 2
+    assert resolve(anchor, "class A:\n    def __init__(self, c):\n" + blocks["value"]).status is Status.lost
+    edited = home.replace(line, line.replace("head_size", "key_size"))
+    assert where(resolve(anchor, edited)) == ("changed", lines_of(home, line), lines_of(home, line))
+
+
 REPEATED = "def f(x):\n    a = g(x)\n    x = norm(x)\n    b = h(x)\n    x = norm(x)\n    c = k(x)\n    x = norm(x)\n    return x\n"
 
 

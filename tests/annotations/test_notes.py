@@ -147,7 +147,7 @@ def test_the_schema_for_editors_knows_the_keys() -> None:
     ("file", "first", "last"),
     [
         ("models/bert/modeling_bert.py", 122, 125),
-        ("masking_utils.py", 31, 31),
+        ("masking_utils.py", 145, 145),
         ("models/gpt2/modeling_gpt2.py", 300, 306),
     ],
 )
@@ -188,7 +188,7 @@ def test_checks_pass_fail_and_run_out_of_time() -> None:
         placed("loud", "print('x' * 10**6)\nraise RuntimeError('the end')"),
         placed("last", "import transformers, torch\nassert torch.arange(3).sum() == 3"),
     ]
-    results = run_checks(notes, jobs=2, timeout=20 if len(notes) == 1 else 6)
+    results = run_checks(notes, jobs=2, timeout=8)
     ended = {result.id: result.status for result in results}
     assert ended == {
         "true": "passed",

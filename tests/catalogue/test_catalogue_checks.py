@@ -235,6 +235,9 @@ def test_problems_of_all_files_are_shown(small):
         (CATEGORIES, "name: {en: Encoder, zh: 编码器}", "name: {en: Encoder}"),
         (CATEGORIES, "name: {en: Encoder, zh: 编码器}", "name: {en: Encoder"),
         ("models/transformer.yaml", "name: Transformer", "nmae: Transformer"),
+        ("models/transformer.yaml", "id: transformer", "id: Transformer"),
+        ("models/transformer.yaml", "id: transformer", "id: ["),
+        ("models/transformer.yaml", "id: transformer\n", ""),
         ("models/transformer.yaml", "name: Transformer", "\tname: Transformer"),
     ],
 )

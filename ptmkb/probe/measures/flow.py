@@ -1,24 +1,28 @@
-"""Which input positions each output position depends on: the pattern of information flow, as `flow` in the catalogue.
+"""Which input positions each output position depends on: the pattern of information flow.
 
-Method. One input position is replaced by another valid value (three random draws), all else fixed, in float64, `eval` mode, the same seed
-before every run. An output position that moves by more than the threshold depends on it. The threshold stands on a measured noise floor:
-100 times what reruns of the same inputs, and the same batch in another order, differ by, but at least 1e-12 of the largest output. The matrix
-of dependencies (outputs × inputs) is then named by `ptmkb.probe.patterns`. The width of a window is read from the same matrix taken behind
-the first layer. Replacing all of the first sample must not change the second; where it does, the detail says `leaks`.
+Method. One input position is replaced by another valid value (two draws in each of two samples), all else
+fixed, in float64, `eval` mode, the same seed before every run. An output position that moves by more than the threshold
+depends on it. The threshold stands on a measured noise floor: 100 times what reruns of the same inputs, and
+the same batch in another order, differ by, but at least 1e-12 of the largest output. The matrix of
+dependencies (outputs × inputs) is then named by `ptmkb.probe.patterns`. The width of a window is read from
+the same matrix taken behind the first layer. Replacing all of the first sample must not change the second;
+where it does, the detail says `leaks`.
 
-Parts. None for the only input stream (other outputs that the subject reads from it go by their own name: `forward`, `backward`); with
-several streams each by its name and `source>target` across, where everything is `full` and nothing is `none`; a mode by its name (`mode-stream` where it is
-about several streams).
+Parts. None for the only input stream (other outputs that the subject reads from it go by their own name:
+`forward`, `backward`); with several streams each by its name and `source>target` across, where everything is
+`full` and nothing is `none`; a mode by its name (`mode-stream` where it is about several streams).
 
-Assumptions. Weights are random, so that no path is closed by chance; an influence is larger than the threshold. A dependency through
-which of several experts is chosen shows only where a draw changes the choice.
+Assumptions. Weights are random, so that no path is closed by chance; an influence is larger than the
+threshold. A dependency through which of several experts is chosen shows only where a draw changes the choice.
 
-What it cannot tell. How strong an influence is; a pattern whose period exceeds the sequence (a window as wide as the sample is causal);
-what layers after the first see each on its own: where the first sees all and a later one a window, the whole is `causal` or `bidirectional`. Positions
-of streams that no replacement reaches (class tokens) are not looked at.
+What it cannot tell. How strong an influence is; a pattern whose period exceeds the sequence (a window as wide
+as the sample is causal); what layers after the first see each on its own: where the first sees all and a
+later one a window, the whole is `causal` or `bidirectional`. Positions of streams that no replacement reaches
+(class tokens) are not looked at.
 
-Source. Vaswani et al. 2017 (arXiv 1706.03762), section 3.2.3, masks the decoder's attention so that a position cannot see later ones, and lets the encoder's and the
-encoder-decoder attention see all; the measure checks the consequence, not the mask.
+Source. Vaswani et al. 2017 (arXiv 1706.03762), section 3.2.3, masks the decoder's attention so that a
+position cannot see later ones, and lets the encoder's and the encoder-decoder attention see all; the measure
+checks the consequence, not the mask.
 """
 
 from __future__ import annotations
@@ -100,8 +104,9 @@ def measure(subject: Subject) -> dict[str | None, Reading]:
 def agrees(claimed: dict[str, Any], measured: dict[str, Any]) -> bool:
     """Whether the measured flow is the claimed one, or a special case of it.
 
-    A claimed number must be the measured one. A window or chunk that looks only back is causal, one that looks only ahead anti-causal; one
-    that looks as far back as ahead is bidirectional, and so is a model whose windowed layers stand beside ones that see all.
+    A claimed number must be the measured one. A window or chunk that looks only back is causal, one that
+    looks only ahead anti-causal; one that looks as far back as ahead is bidirectional, and so is a model
+    whose windowed layers stand beside ones that see all.
     """
     if claimed["kind"] == measured["kind"]:
         return all(measured.get(name) == number for name, number in claimed.items())

@@ -1,18 +1,20 @@
-"""Whether a model learns: a dozen steps on one labelled batch lower its loss, with finite gradients that reach its parameters.
+"""Whether a model learns: a dozen steps on one batch lower its loss, with gradients that reach its parameters.
 
-Method. On a copy in training mode, with dropout off and the generators seeded alike before every step, twelve steps of Adam are taken on one batch (all of
-the subject's losses added up). `lowers`: the loss ends at least 1 % below its start. `finite`: every loss and gradient on the way is. `unreached`:
-how many parameters no gradient reached in any step (none, or all zero); the detail names them, and those that are frozen by
-design apart from them. A claim `true` holds if the loss is lowered and all is finite.
+Method. On a copy in training mode, with dropout off and the generators seeded alike before every step, twelve
+steps of Adam are taken on one batch (all of the subject's losses added up). `lowers`: the loss ends at least
+1 % below its start. `finite`: every loss and gradient on the way is. `unreached`: how many parameters no
+gradient reached in any step (none, or all zero); the detail names them, and those that are frozen by design
+apart from them. A claim `true` holds if the loss is lowered and all is finite.
 
 Parts. None: the model as a whole.
 
 Assumptions. The batch can be learned by heart: one step size suits every tiny model.
 
-What it cannot tell. Whether the model generalises, or learns well at full size. A parameter that no gradient reaches is found, not judged: a
-pooler that the loss does not use, experts that no token was sent to, the bias of attention keys, which a softmax cancels.
+What it cannot tell. Whether the model generalises, or learns well at full size. A parameter that no gradient
+reaches is found, not judged: a pooler that the loss does not use, experts that no token was sent to, the bias
+of attention keys, which a softmax cancels.
 
-Source. Kingma and Ba 2015 (arXiv 1412.6980), algorithm 1 (Adam).
+Source. Kingma and Ba 2015 (arXiv 1412.6980; Adam).
 """
 
 from __future__ import annotations
@@ -105,7 +107,7 @@ def agrees(claimed: bool, measured: Any) -> bool:
 
 
 def total_loss(model: nn.Module, subject: Subject) -> Tensor:
-    """The sum of the losses of all of a subject's labelled batches; batches with the same inputs are one, whose loss the model adds up.
+    """The sum of the losses of a subject's labelled batches, those with the same inputs counted as one.
 
     Raises:
         Unmeasurable: What the model returns has no field `loss`.

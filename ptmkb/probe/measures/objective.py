@@ -1,27 +1,33 @@
 """What a model learns from: its loss, recognised by recomputing it.
 
-Method. In float64, the model's loss on a labelled batch is compared with every formula of `ptmkb.probe.formulas` on every output and label that fits. It is
-the one that equals it (relative error up to 1e-6) on that batch, on the same batch with other labels, and with other inputs. Where a
-model adds up several objectives, an objective is the formula whose value changes by as much as the loss when only its own labels change.
-Formulas that look alike are told apart by what else moves:
+Method. In float64, the model's loss on a labelled batch is compared with every formula of
+`ptmkb.probe.formulas` on every output and label that fits. It is the one that equals it (relative error up to
+1e-6) on that batch, on the same batch with other labels, and with other inputs. Where a model adds up several
+objectives, an objective is the formula whose value changes by as much as the loss when only its own labels
+change. Formulas that look alike are told apart by what else moves:
 - `masked`: cross-entropy of labels at their own position.
-- `sequence-to-sequence`: the same, and the decoder's input is the labels moved right by one: a changed label changes the scores from the next position on, or the
-  given decoder input holds the labels so.
-- `permuted`: the same, and the scores at a position do not depend on its own token but on others in an order that is not the sequence's.
+- `sequence-to-sequence`: the same, and the decoder's input is the labels moved right by one: a changed label
+  changes the scores from the next position on, or the given decoder input holds the labels so.
+- `permuted`: the same, and the scores at a position do not depend on its own token but on others in an order
+  that is not the sequence's.
 - `causal`: cross-entropy of the next position's label, `anti-causal` of that before.
-- `classification` of a sample among classes, `binary-classification` by one score; `replaced-token`: binary cross-entropy at every position; `contrastive`,
-  `ctc`, `regression` as named. `unknown` where no formula fits, or two that differ do.
+- `classification` of a sample among classes, `binary-classification` by one score; `replaced-token`: binary
+  cross-entropy at every position; `contrastive`, `ctc`, `regression` as named. `unknown` where no formula
+  fits, or two that differ do.
 
-Parts. None where a model has one objective; where it has several each by its name, and None for the list of all of them. The claims `matching`, `next-sentence` and `sentence-order` are borne out by a classification of samples: what
-the classes mean cannot be seen in a formula.
+Parts. None where a model has one objective; where it has several each by its name, and None for the list of
+all of them. The claims `matching`, `next-sentence` and `sentence-order` are borne out by a classification of
+samples: what the classes mean cannot be seen in a formula.
 
 Assumptions. Labels below 0 are ignored. What the loss is computed from is among the outputs.
 
-What it cannot tell. How inputs were corrupted before they came to the model: predicting masked tokens, or all tokens, or classes of tokens, at their own
-positions is one formula. A loss whose scores are not returned is `unknown`.
+What it cannot tell. How inputs were corrupted before they came to the model: predicting masked tokens, or all
+tokens, or classes of tokens, at their own positions is one formula. A loss whose scores are not returned is
+`unknown`.
 
-Source. Devlin et al. 2019 (arXiv 1810.04805), section 3.1 (masked LM, next sentence); Yang et al. 2019 (arXiv 1906.08237), equation 3 (permuted); Clark et al. 2020 (arXiv
-2003.10555), section 2 (replaced token); Radford et al. 2021 (arXiv 2103.00020), figure 3 (contrastive).
+Source. Devlin et al. 2019 (arXiv 1810.04805), section 3.1 (masked LM, next sentence); Yang et al. 2019 (arXiv
+1906.08237; permuted); Clark et al. 2020 (arXiv 2003.10555; replaced token); Radford et al. 2021 (arXiv
+2103.00020; contrastive).
 """
 
 from __future__ import annotations
@@ -266,7 +272,7 @@ class _Identification:
         return bool(kept.any()) and bool((words[:, 1:] == labels[:, :-1])[kept].all())
 
     def in_another_order(self, term: Term) -> bool:
-        """Whether the scores at a position depend on tokens that come before it in an order of their own, and not on its own."""
+        """Whether a position's scores depend on tokens before it in an order of their own, and not on its own."""
         import torch
 
         from ptmkb.probe.patterns import classify
@@ -288,7 +294,7 @@ class _Identification:
 
 
 def relabelled(inputs: Mapping[str, Any], labels: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """The batch with other labels of the same kind, twice: moved along by one and by two positions, or given to other samples."""
+    """The batch with other labels, twice: moved along by one and by two positions, or given to other samples."""
     import torch
 
     for step in (1, 2):

@@ -1,19 +1,25 @@
 """How many parameters a model has: in all, in embedding tables, and active for one token.
 
-Method. Parameters are counted once each, by the storage that holds them: tied weights count once. A published size is built on the `meta` device, which
-costs no memory.
+Method. Parameters are counted once each, by the storage that holds them: tied weights count once. A published
+size is built on the `meta` device, which costs no memory.
 - None: all of them.
-- `embeddings`: those in tables that are looked up by an index (words, positions, segments), whether or not the output layer uses them too.
-- `active`, for a mixture of experts: all but the experts that a token does not go through. How many it goes through is found by running. On a tiny model it is
-  counted: in every layer, the experts whose weights the layer's output at one position has a gradient for. At full size it is the k of the
-  choice that runs in the layer.
+- `embeddings`: those in tables that are looked up by an index (words, positions, segments), whether or not
+  the output layer uses them too.
+- By stack (`text`, `image`, `encoder`, …), where a model has several that do not meet: those of the largest
+  module that holds the stack's layers and no other's (embeddings that both use count in both).
+- `active`, for a mixture of experts: all but the experts that a token does not go through. How many it goes
+  through is found by running. On a tiny model it is
+  counted: in every layer, the experts whose weights the layer's output at one position has a gradient for. At
+  full size it is the k of the choice that runs in the layer.
 
-Assumptions. A token goes through equally many experts in every layer of a kind, and experts of a layer are of one size.
+Assumptions. A token goes through equally many experts in every layer of a kind, and experts of a layer are of
+one size.
 
-What it cannot tell. Parameters that exist but never run count; buffers do not. Mixtures that choose by anything but the k largest have no `active`.
+What it cannot tell. Parameters that exist but never run count; buffers do not. Mixtures that choose by
+anything but the k largest have no `active`.
 
-Source. Shazeer et al. 2017 (arXiv 1701.06538) route each example through k of n experts, so that a model's parameters and the parameters that one example
-uses differ; a published figure names either.
+Source. Shazeer et al. 2017 (arXiv 1701.06538) route each example through k of n experts, so that a model's
+parameters and the parameters that one example uses differ; a published figure names either.
 """
 
 from __future__ import annotations
@@ -79,6 +85,10 @@ def measure(subject: Subject) -> dict[str | None, Reading]:
             readings["active"] = Reading(active, experts)
             detail["active"] = active
     readings[None] = Reading(total, detail)
+    for stack, tower in _towers(subject).items():
+        readings[stack] = Reading(
+            sum(parameter.numel() for parameter in unique_parameters(tower.parameters()))
+        )
     return readings
 
 
@@ -106,6 +116,21 @@ def unique_parameters(parameters: Iterable[Tensor]) -> list[Tensor]:
         if key not in by_storage or parameter.numel() > by_storage[key].numel():
             by_storage[key] = parameter
     return list(by_storage.values())
+
+
+def _towers(subject: Subject) -> dict[str, nn.Module]:
+    """By stack, the largest module with its layers and no other's; none for one stack, or where stacks meet."""
+    layers = {stack: {id(layer) for layer in blocks} for stack, blocks in subject.blocks.items() if blocks}
+    if len(layers) < 2 or len(set.union(*layers.values())) < sum(len(own) for own in layers.values()):
+        return {}
+    towers: dict[str, nn.Module] = {}
+    for module in subject.model.modules():  # a module comes before those in it
+        inside = {id(part) for part in module.modules()}
+        for stack, own in layers.items():
+            others = set.union(*(ids for name, ids in layers.items() if name != stack))
+            if stack not in towers and own <= inside and not others & inside:
+                towers[stack] = module
+    return towers
 
 
 def _embeddings(model: nn.Module) -> dict[str, Tensor]:
@@ -151,7 +176,7 @@ def _active(subject: Subject, total: int) -> tuple[int, dict[str, Any]]:
 
 
 def _may_have_experts(model: nn.Module) -> bool:
-    """Whether there is a list of modules of one shape inside a layer, or a tensor of three dimensions: cheap to see, so that other models need not run."""
+    """Whether there are several lists of modules or a weight of three dimensions; models without need not run."""
     from torch import nn
 
     lists = sum(isinstance(module, nn.ModuleList) and len(module) > 1 for module in model.modules())

@@ -1,25 +1,31 @@
 """The sizes of a model: layers, width, heads, key-value heads, head size, feed-forward width, gating, experts.
 
-Method. One forward pass under `ptmkb.probe.tracing`, which sees every product and every attention that runs; shapes are enough, so that a
-published size is measured on the `meta` device.
+Method. One forward pass under `ptmkb.probe.tracing`, which sees every product and every attention that runs;
+shapes are enough, so that a published size is measured on the `meta` device.
 - `layers`: how many times a layer of the stack runs (ALBERT's one layer runs twelve times).
 - `width`: features of what goes into the first layer.
-- `heads`, `head_size`: from the queries that enter attention (`scaled_dot_product_attention`, or a product, softmax and second product written out).
-- `key_value_heads`: the width of the projection that makes the keys over the head size: repeated keys do not count.
-- `feed_forward`: the widest value between two products with weights inside a layer, those around attention left out.
+- `heads`, `head_size`: from the queries that enter attention (`scaled_dot_product_attention`, or a product,
+  softmax and second product written out).
+- `key_value_heads`: the width of the projection that makes the keys over the head size: repeated keys do not
+  count.
+- `feed_forward`: the widest value between two products with weights inside a layer, those around attention
+  left out.
 - `gated`: whether that value is the elementwise product of two projections.
 - `experts`: how many sets of expert weights stand behind a choice of the k best in a layer.
 
-Parts. None for a model of one stack, else the stack's name. A layer in which streams meet (co-attention) counts in each of their stacks; the other sizes come
-from layers that belong to one stack, where it has such.
+Parts. None for a model of one stack, else the stack's name. A layer in which streams meet (co-attention)
+counts in each of their stacks; the other sizes come from layers that belong to one stack, where it has such.
 
-Assumptions. The subject names the layers. Layers that differ are all listed in the detail; the value holds what they have in common.
+Assumptions. The subject names the layers. Layers that differ are all listed in the detail; the value holds
+what they have in common.
 
-What it cannot tell. Attention in a fused kernel, or none at all, gives no `heads`; a layer without attention (a state space) gives its widest
-inner value as `feed_forward`. Experts that are not kept in one list of modules or one tensor.
+What it cannot tell. Attention in a fused kernel, or none at all, gives no `heads`; a layer without attention
+(a state space) gives its widest inner value as `feed_forward`. Experts that are not kept in one list of
+modules or one tensor.
 
-Source. The names are those of Vaswani et al. 2017 (arXiv 1706.03762), sections 3.1 to 3.3: N layers, d_model, h heads, d_k, d_ff; key-value heads: Ainslie
-et al. 2023 (arXiv 2305.13245), grouped-query attention; gating: Shazeer 2020 (arXiv 2002.05202).
+Source. The names are those of Vaswani et al. 2017 (arXiv 1706.03762), sections 3.1 to 3.3: N layers, d_model,
+h heads, d_k, d_ff; key-value heads: Ainslie et al. 2023 (arXiv 2305.13245), grouped-query attention; gating:
+Shazeer 2020 (arXiv 2002.05202).
 """
 
 from __future__ import annotations

@@ -1,19 +1,22 @@
-"""Which parts of a model share their weights: input and output embeddings, layers, the embeddings of encoder and decoder.
+"""Which parts of a model share their weights: input and output embeddings, layers, encoder and decoder.
 
 Method.
-- `embeddings`: a forward pass is traced for the table that the input ids are looked up in, and for the weight whose product with the last hidden states makes scores
-  over that vocabulary. All of the table is then changed in place (and put back), and the model runs again: the
-  output's weight changed with it, or did not. (At full size on `meta`, where nothing has a value: both are one storage, or are not.)
+- `embeddings`: a forward pass is traced for the table that the input ids are looked up in, and for the weight
+  whose product with the last hidden states makes scores over that vocabulary. All of the table is then
+  changed in place (and put back), and the model runs again: the output's weight changed with it, or did not.
+  (At full size on `meta`, where nothing has a value: both are one storage, or are not.)
 - `layers`: the layers' parameters are one storage each (or one layer runs several times), or they are not.
-- `encoder-decoder`: the tables in which the encoder's and the decoder's input ids are looked up, changed in the same way.
-A value is `tied`, `untied`, or `partly` for layers that share some of their parameters.
+- `encoder-decoder`: the tables in which the encoder's and the decoder's input ids are looked up, changed in
+the same way. A value is `tied`, `untied`, or `partly` for layers that share some of their parameters.
 
-Assumptions. Ids are looked up with `torch.nn.functional.embedding`, those that are given as `input_ids` and `decoder_input_ids`, or else in the largest
-table, or in all tables together (adaptive embeddings).
+Assumptions. Ids are looked up with `torch.nn.functional.embedding`, those that are given as `input_ids` and
+`decoder_input_ids`, or else in the largest table, or in all tables together (adaptive embeddings).
 
-What it cannot tell. Weights that are equal but not the same (a copy made at the start); ties that only saving and loading makes.
+What it cannot tell. Weights that are equal but not the same (a copy made at the start); ties that only saving
+and loading makes.
 
-Source. Press and Wolf 2017 (arXiv 1608.05859) tie the input to the output embedding; Lan et al. 2020 (arXiv 1909.11942) share parameters across layers.
+Source. Press and Wolf 2017 (arXiv 1608.05859) tie the input to the output embedding; Lan et al. 2020 (arXiv
+1909.11942) share parameters across layers.
 """
 
 from __future__ import annotations
@@ -116,7 +119,7 @@ def _word(tied: list[bool]) -> str:
 
 
 def _vocabularies(trace: Trace, *named: Tensor | None) -> Iterator[list[Tensor]]:
-    """What may be the table of the vocabulary, likeliest first; at last all tables together, as an adaptive input embedding has them."""
+    """What may be the vocabulary's table, likeliest first; at last all tables together (adaptive embeddings)."""
     distinct = list({id(lookup.table): lookup.table for lookup in trace.lookups}.values())
     yield from ([table] for table in named if table is not None)
     if distinct:

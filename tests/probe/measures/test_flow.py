@@ -94,7 +94,9 @@ def test_gpt2_without_its_mask_is_bidirectional(subject: Build, monkeypatch: pyt
 def test_bert_with_a_causal_mask_is_causal(subject: Build) -> None:
     whole = subject("bert")
     mask = torch.ones(12, 12).tril().bool().expand(2, 1, -1, -1)
-    assert kinds(replace(whole, inputs={**whole.inputs, "attention_mask": mask})) == {None: {"kind": "causal"}}
+    assert kinds(replace(whole, inputs={**whole.inputs, "attention_mask": mask})) == {
+        None: {"kind": "causal"}
+    }
 
 
 def test_only_the_mask_of_the_second_layer_dropped(subject: Build, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +110,9 @@ def test_only_the_mask_of_the_second_layer_dropped(subject: Build, monkeypatch: 
 
 def test_samples_that_leak_are_reported(subject: Build) -> None:
     leaking = subject("gpt2")
-    leaking.blocks["text"][0].register_forward_pre_hook(lambda _, args: (args[0] + 0.01 * args[0].flip(0), *args[1:]))
+    leaking.blocks["text"][0].register_forward_pre_hook(
+        lambda _, args: (args[0] + 0.01 * args[0].flip(0), *args[1:])
+    )
     reading = flow.measure(leaking)[None]
     assert reading.detail["leaks"] is True
     assert reading.value == {"kind": "causal"}
@@ -117,7 +121,9 @@ def test_samples_that_leak_are_reported(subject: Build) -> None:
 
 def test_random_draws_do_not_look_like_influence(subject: Build) -> None:
     noisy = subject("gpt2")
-    noisy.blocks["text"][0].register_forward_pre_hook(lambda _, args: (args[0] + torch.randn_like(args[0]), *args[1:]))
+    noisy.blocks["text"][0].register_forward_pre_hook(
+        lambda _, args: (args[0] + torch.randn_like(args[0]), *args[1:])
+    )
     reading = flow.measure(noisy)[None]
     assert reading.value == {"kind": "causal"}
     assert reading.detail["batch_order"] is True

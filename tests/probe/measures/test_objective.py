@@ -71,7 +71,9 @@ def test_xlnet_without_its_order_is_masked(subject: Build) -> None:
 
 
 def test_several_objectives_of_one_loss(subject: Build) -> None:
-    config = t.BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=40)
+    config = t.BertConfig(
+        vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=40
+    )
     given = subject("bert")
     batch = {**given.losses[0].inputs, "next_sentence_label": torch.tensor([0, 1])}
     losses = Loss("masked-lm", batch, ("labels",)), Loss("next-sentence", batch, ("next_sentence_label",))
@@ -108,7 +110,9 @@ class Made(nn.Module):
 def made(subject: Build, formula: Callable[..., Tensor], labels: Tensor, **more: Tensor) -> Subject:
     plain = subject("bert")
     batch = {"input_ids": plain.inputs["input_ids"], "labels": labels, **more}
-    return replace(plain, model=Made(formula).eval(), inputs=batch, losses=(Loss(None, batch, ("labels",)),), blocks={})
+    return replace(
+        plain, model=Made(formula).eval(), inputs=batch, losses=(Loss(None, batch, ("labels",)),), blocks={}
+    )
 
 
 FEATURES = torch.randn(2, 12, 50, generator=torch.Generator().manual_seed(1))
@@ -118,15 +122,45 @@ HIDDEN = torch.tensor([[True, False, False] * 4, [False, True, True] * 4])
 @pytest.mark.parametrize(
     ("formula", "labels", "more", "expected"),
     [
-        (lambda z, _, y: F.cross_entropy(z[:, 1:].flatten(0, 1), y[:, :-1].flatten()), "words", {}, "anti-causal"),
-        (lambda z, _, y: F.cross_entropy(z.flatten(0, 1), y.flatten(), label_smoothing=0.1), "words", {}, "masked"),
-        (lambda z, _, y: F.cross_entropy(z.flatten(0, 1), y.flatten(), label_smoothing=0.2), "words", {}, "unknown"),
+        (
+            lambda z, _, y: F.cross_entropy(z[:, 1:].flatten(0, 1), y[:, :-1].flatten()),
+            "words",
+            {},
+            "anti-causal",
+        ),
+        (
+            lambda z, _, y: F.cross_entropy(z.flatten(0, 1), y.flatten(), label_smoothing=0.1),
+            "words",
+            {},
+            "masked",
+        ),
+        (
+            lambda z, _, y: F.cross_entropy(z.flatten(0, 1), y.flatten(), label_smoothing=0.2),
+            "words",
+            {},
+            "unknown",
+        ),
         (lambda z, _, y: F.mse_loss(z, y), FEATURES, {}, "regression"),
         (lambda z, _, y: F.l1_loss(z, y), FEATURES, {}, "regression"),
-        (lambda z, _, y, hidden: F.mse_loss(z[hidden], y[hidden]), FEATURES, {"hidden": HIDDEN}, "regression"),
-        (lambda z, _, y: F.kl_div(z.log_softmax(-1), y, reduction="none").sum(-1).mean(), FEATURES.softmax(-1), {}, "masked"),
+        (
+            lambda z, _, y, hidden: F.mse_loss(z[hidden], y[hidden]),
+            FEATURES,
+            {"hidden": HIDDEN},
+            "regression",
+        ),
+        (
+            lambda z, _, y: F.kl_div(z.log_softmax(-1), y, reduction="none").sum(-1).mean(),
+            FEATURES.softmax(-1),
+            {},
+            "masked",
+        ),
         (lambda _, s, y: F.cross_entropy(s, y), torch.tensor([1, 3]), {}, "classification"),
-        (lambda _, s, y: F.binary_cross_entropy_with_logits(s[:, 0], y.to(s.dtype)), torch.tensor([1, 0]), {}, "unknown"),
+        (
+            lambda _, s, y: F.binary_cross_entropy_with_logits(s[:, 0], y.to(s.dtype)),
+            torch.tensor([1, 0]),
+            {},
+            "unknown",
+        ),
         (lambda z, _, y: z.square().mean(), "words", {}, "unknown"),
         (lambda z, _, y: torch.tensor(3.0), "words", {}, "unknown"),
     ],
@@ -136,9 +170,21 @@ def test_formulas(subject: Build, formula: Any, labels: Any, more: dict[str, Ten
     assert named(made(subject, formula, target, **more)) == {None: expected}
 
 
+def test_one_number_is_no_evidence(subject: Build) -> None:
+    """Scores that nothing moves and labels that are all the same give one loss, whatever is changed."""
+    constant = made(
+        subject, lambda z, _, y: F.cross_entropy(z.flatten(0, 1), y.flatten()), torch.full((2, 12), 7)
+    )
+    torch.nn.init.zeros_(constant.model.head.weight)  # type: ignore[arg-type,union-attr]
+    reading = objective.measure(constant)[None]
+    assert (reading.value, reading.detail["candidates"]) == ("unknown", [])
+
+
 def test_labels_of_matching_pairs_only(subject: Build) -> None:
     def loss(logits: Tensor, _: Tensor, labels: Tensor, matching_labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits[matching_labels == 1].flatten(0, 1), labels[matching_labels == 1].flatten())
+        return F.cross_entropy(
+            logits[matching_labels == 1].flatten(0, 1), labels[matching_labels == 1].flatten()
+        )
 
     words = subject("bert").losses[0].inputs["labels"]
     reading = objective.measure(made(subject, loss, words, matching_labels=torch.tensor([0, 1])))[None]

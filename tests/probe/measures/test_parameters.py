@@ -16,7 +16,15 @@ def on_meta(model_class: Any, config: Any, blocks: str) -> Subject:
     with torch.device("meta"):
         model = model_class(config).eval()
     inputs = {"input_ids": torch.zeros(2, 12, dtype=torch.long, device="meta")}
-    return Subject("full", model, inputs, {}, lambda _: {}, blocks={"text": tuple(model.get_submodule(blocks))}, scale="full")
+    return Subject(
+        "full",
+        model,
+        inputs,
+        {},
+        lambda _: {},
+        blocks={"text": tuple(model.get_submodule(blocks))},
+        scale="full",
+    )
 
 
 def test_published_sizes() -> None:
@@ -61,9 +69,31 @@ def test_tied_weights_count_once(subject: Build) -> None:
     assert "active" not in after
 
 
+def test_towers_of_clip(subject: Build) -> None:
+    given = subject("clip")
+    readings = parameters.measure(given)
+    for stack, module in (("text", given.model.text_model), ("image", given.model.vision_model)):
+        assert readings[stack].value == sum(p.numel() for p in module.parameters())  # type: ignore[union-attr]
+
+
+def test_towers_that_share_a_table_count_it_both(subject: Build) -> None:
+    readings = parameters.measure(subject("t5"))
+    assert readings["encoder"].value + readings["decoder"].value - readings[None].value == 50 * 16
+    assert set(parameters.measure(subject("gpt2"))) == {None, "embeddings"}
+
+
 def test_views_of_one_storage_count_once() -> None:
     whole = torch.zeros(6, 4)
     assert sum(p.numel() for p in parameters.unique_parameters([whole[:2], whole, whole.T])) == 24
+
+
+def test_parameters_that_are_views_count_once(subject: Build) -> None:
+    """`Module.parameters` knows one tensor twice, but not two views of one storage."""
+    given = subject("gpt2")
+    before = parameters.measure(given)[None].value
+    given.model.lm_head.weight = torch.nn.Parameter(given.model.transformer.wte.weight.detach().view(50, 16))  # type: ignore[union-attr]
+    assert sum(p.numel() for p in given.model.parameters()) > before
+    assert parameters.measure(given)[None].value == before
 
 
 def test_without_layers_known_there_is_no_active(subject: Build) -> None:
@@ -93,7 +123,9 @@ def test_agreement(published: Any, counted: int, holds: bool) -> None:
     assert parameters.agrees(parameters.parse(published), counted) is holds
 
 
-@pytest.mark.parametrize(("value", "form"), [("110m", "110M"), ("1.50B", "1.50B"), ("7", 7), (12, 12), ("109,482,240", 109482240)])
+@pytest.mark.parametrize(
+    ("value", "form"), [("110m", "110M"), ("1.50B", "1.50B"), ("7", 7), (12, 12), ("109,482,240", 109482240)]
+)
 def test_normal_form(value: Any, form: Any) -> None:
     assert parameters.parse(value) == form
 

@@ -10,7 +10,15 @@ from ptmkb.probe.measures import Unmeasurable, shape
 from ptmkb.probe.subject import Subject
 
 Build = Callable[..., Subject]
-PLAIN = {"layers": 2, "width": 16, "heads": 4, "key_value_heads": 4, "head_size": 4, "feed_forward": 40, "gated": False}
+PLAIN = {
+    "layers": 2,
+    "width": 16,
+    "heads": 4,
+    "key_value_heads": 4,
+    "head_size": 4,
+    "feed_forward": 40,
+    "gated": False,
+}
 GROUPED = PLAIN | {"key_value_heads": 2, "head_size": 8, "gated": True}
 
 
@@ -49,7 +57,15 @@ def test_stacks_of_an_encoder_decoder(subject: Build) -> None:
 
 
 def test_towers_of_clip(subject: Build) -> None:
-    image = {"layers": 3, "width": 24, "heads": 2, "key_value_heads": 2, "head_size": 12, "feed_forward": 56, "gated": False}
+    image = {
+        "layers": 3,
+        "width": 24,
+        "heads": 2,
+        "key_value_heads": 2,
+        "head_size": 12,
+        "feed_forward": 56,
+        "gated": False,
+    }
     assert shapes(subject("clip")) == {"text": PLAIN, "image": image}
 
 
@@ -70,7 +86,13 @@ def test_gate_taken_away_is_seen(subject: Build) -> None:
 
 def test_fused_projection_of_gate_and_values() -> None:
     config = t.Phi3Config(
-        vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=40, pad_token_id=0
+        vocab_size=50,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=40,
+        pad_token_id=0,
     )
     model = t.Phi3ForCausalLM(config).eval()
     inputs = {"input_ids": torch.arange(24).view(2, 12), "use_cache": False}
@@ -80,7 +102,9 @@ def test_fused_projection_of_gate_and_values() -> None:
 
 def test_fused_attention_kernel() -> None:
     layer = torch.nn.TransformerEncoderLayer(16, 4, 40, batch_first=True)
-    given = Subject("torch", layer.train(), {"src": torch.randn(2, 12, 16)}, {}, lambda _: {}, blocks={"text": (layer,)})
+    given = Subject(
+        "torch", layer.train(), {"src": torch.randn(2, 12, 16)}, {}, lambda _: {}, blocks={"text": (layer,)}
+    )
     assert shapes(given)[None] | {"layers": 2} == PLAIN
 
 
@@ -88,7 +112,9 @@ def test_published_size_on_meta() -> None:
     with torch.device("meta"):
         model = t.MixtralModel(t.MixtralConfig()).eval()
     inputs = {"input_ids": torch.zeros(2, 12, dtype=torch.long, device="meta")}
-    given = Subject("mixtral", model, inputs, {}, lambda _: {}, blocks={"text": tuple(model.layers)}, scale="full")
+    given = Subject(
+        "mixtral", model, inputs, {}, lambda _: {}, blocks={"text": tuple(model.layers)}, scale="full"
+    )
     assert shapes(given)[None] == {
         "layers": 32, "width": 4096, "heads": 32, "key_value_heads": 8, "head_size": 128, "feed_forward": 14336, "gated": True, "experts": 8,
     }  # fmt: skip
@@ -96,7 +122,11 @@ def test_published_size_on_meta() -> None:
 
 def test_layers_that_differ_are_listed(subject: Build) -> None:
     given = subject("llama")
-    wider = torch.nn.Linear(16, 56, bias=False), torch.nn.Linear(16, 56, bias=False), torch.nn.Linear(56, 16, bias=False)
+    wider = (
+        torch.nn.Linear(16, 56, bias=False),
+        torch.nn.Linear(16, 56, bias=False),
+        torch.nn.Linear(56, 16, bias=False),
+    )
     mlp = given.blocks["text"][1].mlp
     mlp.gate_proj, mlp.up_proj, mlp.down_proj = wider  # type: ignore[union-attr]
     reading = shape.measure(given)[None]
@@ -117,7 +147,9 @@ def test_agreement() -> None:
     assert not shape.agrees(shape.parse({"gated": True}), PLAIN)
 
 
-@pytest.mark.parametrize("value", ["12 layers", {}, {"depth": 12}, {"layers": 0}, {"layers": "12"}, {"gated": 1}, {"heads": True}])
+@pytest.mark.parametrize(
+    "value", ["12 layers", {}, {"depth": 12}, {"layers": 0}, {"layers": "12"}, {"gated": 1}, {"heads": True}]
+)
 def test_claims_that_are_none(value: Any) -> None:
     with pytest.raises(ValueError, match="not"):
         shape.parse(value)

@@ -70,10 +70,18 @@ def test_layers_that_share_all_or_some(subject: Build) -> None:
 
 def test_albert_with_groups_of_layers(subject: Build) -> None:
     config = t.AlbertConfig(
-        vocab_size=50, embedding_size=8, hidden_size=16, num_hidden_layers=4, num_hidden_groups=2, num_attention_heads=4, intermediate_size=40
+        vocab_size=50,
+        embedding_size=8,
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_hidden_groups=2,
+        num_attention_heads=4,
+        intermediate_size=40,
     )
     model = t.AlbertForMaskedLM(config).eval()
-    given = replace(subject("albert"), model=model, blocks={"text": tuple(model.albert.encoder.albert_layer_groups)})
+    given = replace(
+        subject("albert"), model=model, blocks={"text": tuple(model.albert.encoder.albert_layer_groups)}
+    )
     assert shared(given)["layers"] == "partly"
 
 
@@ -83,7 +91,9 @@ def test_on_meta_storages_decide() -> None:
             model = t.GPT2LMHeadModel(t.GPT2Config(tie_word_embeddings=tied)).eval()
             model.tie_weights()
         inputs = {"input_ids": torch.zeros(2, 12, dtype=torch.long, device="meta")}
-        given = Subject("gpt2", model, inputs, {}, lambda _: {}, blocks={"text": tuple(model.transformer.h)}, scale="full")
+        given = Subject(
+            "gpt2", model, inputs, {}, lambda _: {}, blocks={"text": tuple(model.transformer.h)}, scale="full"
+        )
         assert shared(given)["embeddings"] == ("tied" if tied else "untied")
 
 

@@ -1,0 +1,97 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from ptmkb.catalogue import DATA
+from ptmkb.cli import probe as commands
+from ptmkb.cli.state import State
+
+app = typer.Typer()
+
+
+@app.callback()
+def options(ctx: typer.Context, catalogue: Path | None = None) -> None:
+    ctx.obj = State(catalogue_dir=catalogue)
+
+
+commands.register(app)
+
+
+def call(*arguments: str):
+    return CliRunner().invoke(app, list(arguments))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Path:
+    """A copy of the catalogue that a test may spoil."""
+    folder = tmp_path_factory.mktemp("catalogue") / "data"
+    shutil.copytree(DATA, folder)
+    return folder
+
+
+def test_a_report_is_written_and_everything_holds(small: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    result = call(
+        "--catalogue", str(small), "probe", "openai", "elmo", "--report", str(report), "--format", "json"
+    )
+    written = json.loads(report.read_text())
+    assert [model["id"] for model in written["models"]] == ["openai", "elmo"]
+    claims = [claim for model in written["models"] for claim in model["claims"]]
+    refuted = [claim for claim in claims if claim["verdict"] == "refuted"]
+    assert result.exit_code == (1 if refuted else 0)
+    assert sum(claim["verdict"] == "verified" for claim in claims) >= 8
+    printed = json.loads(result.stdout)
+    assert printed["transformers"] == written["transformers"]
+
+
+def test_a_false_entry_ends_in_exit_code_1(small: Path) -> None:
+    path = small / "models" / "openai.yaml"
+    text = path.read_text()
+    assert "measure: flow, value: causal" in text
+    path.write_text(text.replace("measure: flow, value: causal", "measure: flow, value: bidirectional"))
+    try:
+        result = call("--catalogue", str(small), "probe", "openai")
+    finally:
+        path.write_text(text)
+    assert result.exit_code == 1
+    assert "1 refuted" in result.stdout
+    assert "claims refuted: flow" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["probe", "brt"], "did you mean `bert`"),
+        (["probe"], "name the models to probe"),
+        (["probe", "bert", "--all"], "not both"),
+        (["probe", "bert", "--evidence"], "add --all"),
+        (["tiny", "brt"], "did you mean `bert`"),
+        (["tiny", "bert", "--class", "BertForNothing"], "no class `BertForNothing`"),
+        (["tiny", "elmo", "--save", "x"], "reference implementation"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2_and_a_line(arguments: list[str], told: str) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert told in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_tiny_saves_what_loads_again(tmp_path: Path) -> None:
+    result = call("tiny", "gpt2", "--save", str(tmp_path / "gpt2"), "--class", "GPT2LMHeadModel")
+    assert result.exit_code == 0
+    assert "GPT2LMHeadModel: " in result.stdout
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "gpt2")
+    assert f"{sum(p.numel() for p in model.parameters()):,} parameters" in result.stdout
+
+
+def test_tiny_takes_catalogue_ids_and_model_types() -> None:
+    assert "OpenAIGPTLMHeadModel" in call("tiny", "openai").stdout  # the entry; the model type is openai-gpt
+    assert "ELMo: " in call("tiny", "elmo").stdout
+    assert "Gemma2ForCausalLM: " in call("tiny", "gemma2").stdout
