@@ -207,7 +207,7 @@ def stream(
             changed.update(replace(changed, position, generator))
         return changed
 
-    return Stream(name, own, replaced), 0
+    return Stream(name, own, replaced), positions - own
 
 
 def _grid(model: nn.Module, pixels: Tensor) -> tuple[int, int] | None:

@@ -58,7 +58,8 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for file, text in {"__init__.py": f'__version__ = "{version}"\n', **files}.items():
                 wheel.writestr(f"transformers/{file}", text)
             wheel.writestr(
-                f"{name}.dist-info/METADATA", f"Metadata-Version: 2.1\nName: transformers\nVersion: {version}\n"
+                f"{name}.dist-info/METADATA",
+                f"Metadata-Version: 2.1\nName: transformers\nVersion: {version}\n",
             )
             wheel.writestr(
                 f"{name}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
@@ -189,7 +190,9 @@ def test_a_history_says_where_the_text_changed(shelf: Path) -> None:
     assert (steps[1].before, steps[1].file) == ("modeling_bert.py", "models/bert/modeling_bert.py")
     assert [step.first_line for step in steps] == [2, 2, 2, 3, 2]
     assert steps[2].diff.splitlines()[-2:] == ["-        return x", "+        return x + 1"]
-    assert steps[4].diff.startswith("--- 1.2.0 models/bert/modeling_bert.py:3 BertAttention.forward\n+++ 1.10.0 ")
+    assert steps[4].diff.startswith(
+        "--- 1.2.0 models/bert/modeling_bert.py:3 BertAttention.forward\n+++ 1.10.0 "
+    )
     assert not any(step.diff for step in steps if step.status != "changed")
 
 
@@ -238,7 +241,15 @@ def test_the_history_command(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "+1 -1" in out
     assert "+        return x + 2" in out
     code, out, err = ask(
-        "history", "BertAttention.forward", "--from", "1.0.0", "--to", "1.10.0", "--patches", "--format", "json"
+        "history",
+        "BertAttention.forward",
+        "--from",
+        "1.0.0",
+        "--to",
+        "1.10.0",
+        "--patches",
+        "--format",
+        "json",
     )
     assert (code, err.count("downloading")) == (0, 1)
     told = json.loads(out)
@@ -273,7 +284,12 @@ def test_index_search_and_show_of_a_release() -> None:
     assert json.loads(ask("index", "1.2.0", "--format", "json")[1])["read"] == 0
     code, out, _ = ask("search", "bert", "attn", "--tree", "1.2.0", "--format", "json")
     hits = json.loads(out)["hits"]
-    assert (code, hits[0]["name"], hits[0]["first_line"], hits[0]["definitions"]) == (0, "BertAttention", 2, 1)
+    assert (code, hits[0]["name"], hits[0]["first_line"], hits[0]["definitions"]) == (
+        0,
+        "BertAttention",
+        2,
+        1,
+    )
     code, out, err = ask("search", "zebra", "--tree", "1.2.0")
     assert (code, out) == (1, "")
     assert "zebra" in err
@@ -306,5 +322,5 @@ def test_the_index_follows_the_files(tmp_path: Path) -> None:
 
 
 def test_what_is_heavy_waits_until_it_is_needed() -> None:
-    code = "import sys, ptmkb.cli; assert not {'sqlite3', 'ptmkb.source', 'subprocess', 'torch'} & set(sys.modules)"
+    code = "import sys, ptmkb.cli; assert not {'sqlite3', 'ptmkb.source', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

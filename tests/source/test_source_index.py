@@ -158,7 +158,11 @@ def test_names_are_resolved_through_the_modules_that_hand_them_on(tmp_path: Path
     update_index(tree)
     with SourceIndex(tree) as index:
         file = "models/a/modeling_a.py"
-        assert links(index, file, "A") == links(index, file, "C") == {("inherits", "generation/utils.py", "Mixin")}
+        assert (
+            links(index, file, "A")
+            == links(index, file, "C")
+            == {("inherits", "generation/utils.py", "Mixin")}
+        )
         assert links(index, file, "B") == {("inherits", "", "")}  # two files define it: neither is guessed
 
 

@@ -48,9 +48,9 @@ def test_its_symbols_are_those_of_the_parser(index: SourceIndex) -> None:
     compared = 0
     for file in files[:: max(1, len(files) // SAMPLED)]:
         expected = parse_module(TREE.read(file), file).symbols
-        assert [
-            (s.name, s.kind, s.first_line, s.last_line, s.bases, s.doc) for s in index.symbols(file)
-        ] == [(s.name, s.kind, s.first_line, s.last_line, s.bases, s.doc) for s in expected]
+        assert [(s.name, s.kind, s.first_line, s.last_line, s.bases, s.doc) for s in index.symbols(file)] == [
+            (s.name, s.kind, s.first_line, s.last_line, s.bases, s.doc) for s in expected
+        ]
         compared += len(expected)
     assert compared > 2000
 
@@ -104,7 +104,9 @@ def test_kind_limit_and_nothing(index: SourceIndex) -> None:
     for nothing in ("", "  ", "xyzzyplugh", '"', "* (", "NEAR(", "\0"):
         assert index.search(nothing) == []
     assert index.search('rotary" OR embedding*') != []
-    assert [hit.symbol.name for hit in index.search("rotary xyzzyplugh", limit=1)]  # better some words than none
+    assert [
+        hit.symbol.name for hit in index.search("rotary xyzzyplugh", limit=1)
+    ]  # better some words than none
 
 
 @pytest.mark.parametrize("question", ["model", "forward", "attention", "init", "rotary embedding", "e m b"])
