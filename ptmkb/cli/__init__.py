@@ -26,7 +26,8 @@ app = typer.Typer(
 def options(
     ctx: typer.Context,
     catalogue_dir: Annotated[
-        Path | None, typer.Option("--catalogue", metavar="DIR", help="Another catalogue than the package's own.")
+        Path | None,
+        typer.Option("--catalogue", metavar="DIR", help="Another catalogue than the package's own."),
     ] = None,
     annotations_dir: Annotated[
         Path | None, typer.Option("--annotations", metavar="DIR", help="Other notes than the package's own.")

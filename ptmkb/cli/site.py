@@ -40,7 +40,9 @@ def pages(
     from ptmkb.site.building import SiteError, project_root
 
     state = ctx.obj
-    knowledge = gather("zh" if lang is LanguageOption.zh else "en", state.catalogue_dir, state.annotations_dir)
+    knowledge = gather(
+        "zh" if lang is LanguageOption.zh else "en", state.catalogue_dir, state.annotations_dir
+    )
     made = [page for section in sections(knowledge) for page in section.pages]
     with contextlib.suppress(SiteError):  # an installed package has no chapters
         made += chapters(project_root() / "docs" / lang.value, knowledge)
@@ -86,7 +88,9 @@ def serve_command(
             sys.stdout.flush()
             listening.serve_forever()
     except OSError as error:
-        sys.stderr.write(f"ptmkb: cannot serve on {host}:{port} ({error.strerror}); choose another with --port\n")
+        sys.stderr.write(
+            f"ptmkb: cannot serve on {host}:{port} ({error.strerror}); choose another with --port\n"
+        )
         raise typer.Exit(FAILS) from None
     except SiteError as error:
         sys.stderr.write(f"ptmkb: {error}\n")

@@ -127,6 +127,19 @@ def test_one_edit_gives_its_exact_lines(small, name, old, new, expected):
     assert sorted(small.lines()) == sorted(f"{name}:{line}: {said}" for line, said in expected)
 
 
+def test_categories_stand_two_levels_deep_at_most(small):
+    text = (small.directory / CATEGORIES).read_text()
+    third = (
+        "- id: tiny\n  parent: decoder-ar\n  name: {en: Tiny, zh: 小}\n  definition: {en: Small., zh: 小。}\n"
+    )
+    small.write(
+        CATEGORIES, text.replace("- id: decoder-ar", "- id: decoder-ar\n  parent: encoder-ae") + third
+    )
+    assert small.lines() == [
+        "categories.yaml:13: `tiny` would stand three levels deep; name a parent that has none itself"
+    ]
+
+
 def test_duplicate_ids_across_files(small):
     small.write("models/bert2.yaml", (small.directory / BERT).read_text())
     assert small.lines() == [

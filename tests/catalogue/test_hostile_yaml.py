@@ -120,6 +120,13 @@ def test_a_flood_of_problems_is_cut_off_in_good_time(small, what):
         )
 
 
+@pytest.mark.parametrize("text", ["- a\n" * 60_000, "a: [" + "b, " * 60_000 + "]\n"])
+def test_a_file_with_too_many_values_is_refused_as_one(small, text):
+    path = small.write("models/flood.yaml", text)
+    with pytest.raises(DocumentError, match="more than 50,000 values; split the file"):
+        read_document(path)
+
+
 def test_what_is_no_file(small):
     (small.directory / "models/folder.yaml").mkdir()
     (small.directory / "models/loop.yaml").symlink_to("loop.yaml")
