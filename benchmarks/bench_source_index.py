@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROUNDS = 3
+ROUNDS = 2
 """Turns that each contestant gets."""
 
 QUESTIONS = (

@@ -12,6 +12,7 @@ import math
 import re
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -181,6 +182,7 @@ class _Composer:
         self.lines: dict[Location, int] = {}
         self.problems: list[Problem] = []
         self.loader = _Loader(text)
+        self.next: Callable[[], Any] = self.loader.get_event
 
     def compose(self) -> Any:
         """The data of the text.
@@ -199,9 +201,6 @@ class _Composer:
         if not isinstance(event := self.next(), yaml.StreamEndEvent):
             self.note(event, "a second YAML document", "keep one document a file")
         return data
-
-    def next(self) -> Any:
-        return self.loader.get_event()
 
     def note(self, event: Any, what: str, mend: str) -> None:
         self.problems.append(Problem(self.path, event.start_mark.line + 1 if event else 1, what, mend))

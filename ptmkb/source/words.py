@@ -87,8 +87,9 @@ def query(question: str, *, all_words: bool = True) -> str | None:
 
 
 def coverage(name: str, question: str) -> float:
-    """How much of a name a question asks for, 0 to 1: all of `BertEmbeddings` for "bert embeddings", half of
-    `LlamaRotaryEmbedding.forward` for "rotary embedding".
+    """How much of a name a question asks for, from 0 to 1.
+
+    All of `BertEmbeddings` for "bert embeddings", half of `LlamaRotaryEmbedding.forward` for "rotary embedding".
 
     Args:
         name: an identifier or a qualified name.

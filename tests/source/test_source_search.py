@@ -101,7 +101,7 @@ def test_kind_limit_and_nothing(index: SourceIndex) -> None:
     assert {hit.symbol.kind for hit in index.search("attention", kind="function")} == {"function"}
     [module] = index.search("masking utils", kind="module", limit=1)
     assert module.symbol.name == "masking_utils"
-    for nothing in ("", "  ", "xyzzyplugh", '"', "* (", "NEAR(", "\0"):
+    for nothing in ("", "  ", "xyzzyplugh", '"', "* (", "xyzzyplugh*", "NEAR(zyzzyva)", "\0"):
         assert index.search(nothing) == []
     assert index.search('rotary" OR embedding*') != []
     assert [
