@@ -1,0 +1,84 @@
+"""Hand-written chapters: where they lie, what their front matter says, and the measured pictures that they ask for.
+
+A chapter is a directory below `docs/LANGUAGE/` with an `index.md`, whose front matter gives its `title` and its `order` among the tabs. A line
+`<!-- flow:bert -->` or `<!-- flow:unilm:sequence-to-sequence -->` stands for the measured flow of a model, and of one part of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ptmkb.site.drawings import flow_matrix
+from ptmkb.site.knowledge import Knowledge
+from ptmkb.site.page import Page, link
+from ptmkb.site.values import part_text, value_text
+
+_PICTURE = re.compile(r"^<!-- flow:(?P<model>[\w.-]+)(?::(?P<part>[\w>-]+))? -->$", re.MULTILINE)
+_ROW = re.compile(r"(?:^<!-- flow:[\w.-]+(?::[\w>-]+)? -->$\n*)+", re.MULTILINE)
+
+
+class ChapterError(Exception):
+    """A chapter asks for what is not there."""
+
+
+def front_matter(text: str) -> dict[str, Any]:
+    """The YAML between the first two `---` lines of a chapter; empty where there is none."""
+    if not text.startswith("---\n"):
+        return {}
+    found: dict[str, Any] = yaml.safe_load(text[4:].partition("\n---")[0]) or {}
+    return found
+
+
+def chapters(docs: Path, knowledge: Knowledge) -> Iterator[Page]:
+    """The chapters of a language as pages, their pictures drawn.
+
+    Args:
+        docs: `docs/en` or `docs/zh`.
+        knowledge: Of the same language.
+    """
+    for path in sorted(docs.rglob("*.md")):
+        relative = path.relative_to(docs).as_posix()
+        yield Page(relative, expand(path.read_text(encoding="utf-8"), relative, knowledge))
+
+
+def expand(markdown: str, origin: str, knowledge: Knowledge) -> str:
+    """Put measured pictures in the place of the lines that ask for them.
+
+    Args:
+        markdown: A chapter's text.
+        origin: Its path, for links.
+        knowledge: Has the evidence.
+
+    Returns:
+        The text with figures; consecutive ones stand side by side.
+
+    Raises:
+        ChapterError: The evidence has no such model or part, so that no picture can go missing unseen.
+    """
+
+    def row(match: re.Match[str]) -> str:
+        figures = "\n".join(
+            _figure(found["model"], found["part"], origin, knowledge) for found in _PICTURE.finditer(match[0])
+        )
+        return f'<div class="kb-figures" markdown>\n{figures}\n</div>\n\n'
+
+    return _ROW.sub(row, markdown)
+
+
+def _figure(model_id: str, part: str | None, origin: str, kb: Knowledge) -> str:
+    record = kb.evidence(model_id)
+    for found in record.measured if record else ():
+        if (found.measure, found.part) == ("flow", part) and "matrix" in found.detail:
+            value = value_text("flow", found.value, kb.language)
+            name = kb.catalogue.models[model_id].name
+            caption = " · ".join(word for word in (part_text(part, kb.language), value) if word)
+            address = link(origin, f"models/{model_id}.md")
+            picture = flow_matrix(found.detail["matrix"], f"{name}: {caption}")
+            return f'<figure markdown>\n{picture}\n<figcaption markdown="span">[{name}]({address})<br>{caption}</figcaption>\n</figure>'
+    named = f"{model_id}:{part}" if part else model_id
+    raise ChapterError(f"{origin} asks for the flow of `{named}`, which the evidence does not have; run `make probe`")

@@ -1,0 +1,6 @@
+"""Drawings of our own as inline SVG. Colours are CSS classes of the site's style sheet, so light and dark are one drawing."""
+
+from ptmkb.site.drawings.gallery import drawing, drawing_names
+from ptmkb.site.drawings.matrix import flow_matrix
+
+__all__ = ["drawing", "drawing_names", "flow_matrix"]

@@ -1,0 +1,177 @@
+"""Annotated source files: each note stands level with the very lines it speaks of; long stretches without notes are folded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+
+from ptmkb.annotations import ResolvedNote
+from ptmkb.site.knowledge import Knowledge
+from ptmkb.site.page import Page, link, table
+from ptmkb.source import Module, split_lines
+
+ORDER = 45
+SECTION = "nav.source"
+
+FOLD_FROM = 25  # lines: a shorter stretch without notes is shown, a longer one folded to a line that names its symbols
+CONTEXT = 4  # lines shown after a note's last line before a fold begins
+NAMED = 6  # symbols that a fold names
+_UPSTREAM = "https://github.com/huggingface/transformers/blob/v{version}/src/transformers/{file}"
+
+
+def pages(knowledge: Knowledge) -> Iterator[Page]:
+    """The list of annotated files, then the files."""
+    files = knowledge.notes_by_file if knowledge.tree else {}
+    yield Page("source/index.md", _list(files, knowledge), knowledge.word("source.title"))
+    for file, notes in files.items():
+        path = source_page(file)
+        meta: dict[str, str | list[str] | dict[str, bool]] = {"hide": ["navigation", "toc"]}
+        yield Page(path, _file(file, notes, path, knowledge), file, meta)
+
+
+def source_page(file: str) -> str:
+    """The page that shows a source file: `models/bert/modeling_bert.py` → `source/models/bert/modeling_bert.md`."""
+    return f"source/{file.removesuffix('.py')}.md"
+
+
+def _list(files: dict[str, list[ResolvedNote]], kb: Knowledge) -> str:
+    version = kb.tree.version if kb.tree else "—"
+    parts = [f"# {kb.word('source.title')}", kb.word("source.lead", version=version)]
+    rows = [
+        [f"[`{file}`]({link('source/index.md', source_page(file))})", str(len(notes)), str(_line_count(file, kb))]
+        for file, notes in files.items()
+    ]
+    parts.append(table([kb.word(f"source.{key}") for key in ("file", "notes", "lines")], rows))
+    for file, notes in files.items():
+        items = "\n".join(
+            f"- [{kb.text(r.note.title)}]({link('source/index.md', f'{source_page(file)}#{r.note.id}')})" for r in notes
+        )
+        parts.append(f"### `{file}`\n\n{items}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _line_count(file: str, kb: Knowledge) -> int:
+    return len(split_lines(kb.tree.read(file))) if kb.tree else 0
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Consecutive lines and the notes that begin at the first of them (1-based, inclusive)."""
+
+    first: int
+    last: int
+    notes: tuple[ResolvedNote, ...]
+
+
+def stretches(notes: list[ResolvedNote], lines: int) -> list[Stretch]:
+    """Cut a file where notes begin, so that each note is level with its lines.
+
+    Args:
+        notes: The notes of one file.
+        lines: How many lines the file has.
+
+    Returns:
+        Stretches that cover the file once, in order.
+    """
+    at: dict[int, list[ResolvedNote]] = {}
+    for resolved in notes:
+        if resolved.resolution.first_line:
+            at.setdefault(resolved.resolution.first_line, []).append(resolved)
+    starts = sorted({1, *at})
+    ends = [start - 1 for start in starts[1:]] + [lines]
+    return [Stretch(a, b, tuple(at.get(a, ()))) for a, b in zip(starts, ends, strict=True) if b >= a]
+
+
+def _file(file: str, notes: list[ResolvedNote], path: str, kb: Knowledge) -> str:
+    if kb.tree is None:  # pages() yields no files then
+        raise ValueError(file)
+    upstream = _UPSTREAM.format(version=kb.tree.version, file=file)
+    html = _highlighted(kb.tree.read(file))
+    placed = [r for r in notes if r.resolution.first_line]
+    lost = [r for r in notes if not r.resolution.first_line]
+    marked = {
+        line for r in placed for line in range(r.resolution.first_line or 0, (r.resolution.last_line or 0) + 1)
+    }
+    parts = [f"# `{file}`", kb.word("source.licence", version=kb.tree.version, upstream=upstream)]
+    index = " · ".join(f"[{kb.text(r.note.title)}](#{r.note.id})" for r in placed)
+    parts.append(f'<div class="kb-note-index" markdown>\n{index}\n</div>')
+    if lost:
+        parts.append(kb.word("source.lost") + "\n\n" + "\n\n".join(_note(r, lost, path, kb) for r in lost))
+    parts.append('<div class="kb-source" markdown>')
+    for stretch in stretches(notes, len(html)):
+        code = _code(stretch, html, marked, kb.tree.module(file), upstream, kb)
+        body = "\n\n".join(_note(r, placed, path, kb) for r in stretch.notes)
+        kind = "kb-row" if stretch.notes else "kb-row kb-row-bare"
+        parts.append(f'<div class="{kind}" markdown>\n{code}\n<div class="kb-notes" markdown>\n\n{body}\n\n</div>\n</div>')
+    parts.append("</div>")
+    return "\n\n".join(parts) + "\n"
+
+
+def _highlighted(text: str) -> list[str]:
+    """The file's lines as HTML; no span crosses a line's end."""
+    from pygments import highlight
+    from pygments.formatters import HtmlFormatter
+    from pygments.lexers import PythonLexer
+
+    lexer = PythonLexer(stripnl=False, ensurenl=False)
+    html = highlight(text, lexer, HtmlFormatter(nowrap=True)).rstrip("\n").split("\n")
+    return [str(line) for line in html]
+
+
+def _code(
+    stretch: Stretch, html: list[str], marked: set[int], module: Module, upstream: str, kb: Knowledge
+) -> str:
+    def block(first: int, last: int) -> str:
+        rows = "".join(  # each line is a block: a line feed between them would be a line of its own
+            f'<span class="{"kb-line kb-marked" if n in marked else "kb-line"}" id="L{n}">'
+            f'<a href="{upstream}#L{n}" tabindex="-1">{n}</a>{html[n - 1]}</span>'
+            for n in range(first, last + 1)
+        )
+        return f'<pre class="highlight kb-code" data-search-exclude>{rows}</pre>'
+
+    last_noted = max((n for n in range(stretch.first, stretch.last + 1) if n in marked), default=stretch.first - 1)
+    shown_to = min(stretch.last, last_noted + CONTEXT)
+    fold_to = stretch.last - CONTEXT
+    if fold_to - shown_to < FOLD_FROM:
+        return f'<div class="kb-file">{block(stretch.first, stretch.last)}</div>'
+    names = [
+        symbol.name
+        for symbol in module.symbols
+        if shown_to < symbol.first_line <= fold_to and (symbol.kind == "class" or "." not in symbol.name)
+    ]
+    shown = ", ".join(f"<code>{escape(name)}</code>" for name in names[:NAMED]) + (" …" if len(names) > NAMED else "")
+    summary = f"{kb.word('source.folded', count=fold_to - shown_to)} {shown}"
+    head = block(stretch.first, shown_to) if shown_to >= stretch.first else ""
+    fold = f'<details class="kb-fold"><summary>{summary}</summary>{block(shown_to + 1, fold_to)}</details>'
+    return f'<div class="kb-file">{head}{fold}{block(fold_to + 1, stretch.last)}</div>'
+
+
+def _note(resolved: ResolvedNote, tour: list[ResolvedNote], path: str, kb: Knowledge) -> str:
+    note, resolution = resolved.note, resolved.resolution
+    lines = [f"### {kb.text(note.title)} {{ #{note.id} }}", "", kb.text(note.text).strip()]
+    papers = [kb.citation(path, citation) for citation in note.papers]
+    models = [kb.model_link(path, model) for model in note.models]
+    foot = []
+    if resolution.first_line and resolution.last_line:
+        single = resolution.first_line == resolution.last_line
+        key = "source.line" if single else "source.span"
+        foot.append(kb.word(key, first=resolution.first_line, last=resolution.last_line))
+    foot += [*papers, *models]
+    if note.check:
+        foot.append(f'<span class="kb-verdict kb-verified">{kb.word("source.proved")}</span>')
+    if resolution.status == "changed":
+        foot.append(f'<span class="kb-verdict kb-discrepancy">{kb.word("source.changed")}</span>')
+    lines += ["", f'<p class="kb-note-foot" markdown>{" · ".join(foot)}</p>']
+    if note.check:
+        code = note.check.rstrip().replace("\n", "\n    ")
+        lines += ["", f'??? example "{kb.word("source.check")}"', "", "    ```python", f"    {code}", "    ```"]
+    i = tour.index(resolved)
+    steps = []
+    if i > 0:
+        steps.append(f"[← {kb.word('source.previous')}](#{tour[i - 1].note.id})")
+    if i + 1 < len(tour):
+        steps.append(f"[{kb.word('source.next')} →](#{tour[i + 1].note.id})")
+    if steps:
+        lines += ["", f'<p class="kb-steps" markdown>{" · ".join(steps)}</p>']
+    return '<div class="kb-note" markdown>\n\n' + "\n".join(lines) + "\n\n</div>"

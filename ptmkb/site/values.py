@@ -1,0 +1,66 @@
+"""Claimed and measured values in the words of the page."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+from ptmkb.site.words import word_or
+
+_UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"))
+
+
+def count(number: float) -> str:
+    """A number of parameters as people write it: 109482240 → `109.5M`."""
+    for unit, letter in _UNITS:
+        if abs(number) >= unit * 0.9995:
+            return f"{number / unit:.1f}{letter}"
+    return f"{number:g}"
+
+
+def value_text(measure: str, value: Any, language: str) -> str:
+    """A value in a few words.
+
+    Args:
+        measure: The measure it belongs to.
+        value: In the entry's or the measure's form.
+        language: `en` or `zh`.
+
+    Returns:
+        Markdown without line breaks.
+    """
+    if value is None:
+        return "—"
+    if isinstance(value, bool):
+        return {True: "✓", False: "✗"}[value]
+    if measure == "parameters" and isinstance(value, int | float):
+        return f'<span title="{value:,}">{count(value)}</span>'
+    if isinstance(value, dict) and "kind" in value:
+        extra = {key: item for key, item in value.items() if key != "kind"}
+        rest = ", ".join(f"{word_or(f'extra.{key}', language)} {value_text('', item, language)}" for key, item in extra.items())
+        kind = word_or(f"value.{value['kind']}", language)
+        return f"{kind} ({rest})" if rest else kind
+    if isinstance(value, dict):
+        pairs = (f"{word_or(f'shape.{key}', language)} {value_text('', item, language)}" for key, item in value.items())
+        return ("，" if language == "zh" else ", ").join(pairs)
+    if isinstance(value, list | tuple):
+        return ", ".join(value_text("", item, language) for item in value)
+    if not isinstance(value, str):
+        return str(value)
+    own = word_or(f"{measure}.{value}", language)  # a causal objective is not called what a causal flow is called
+    return own if own != value else word_or(f"value.{value}", language)
+
+
+def part_text(part: str | None, language: str) -> str:
+    """A part's name; `image>text` as an arrow."""
+    if part is None:
+        return ""
+    return " → ".join(word_or(f"part.{piece}", language) for piece in part.split(">"))
+
+
+def badge(verdict: str, language: str, why: str | None = None) -> str:
+    """A verdict as a coloured word, its reason on hover."""
+    reason = " ".join((why or "").split())
+    title = f' title="{escape(reason)}"' if reason else ""
+    return f'<span class="kb-verdict kb-{verdict}"{title}>{word_or(f"verdict.{verdict}", language)}</span>'
+

@@ -1,0 +1,36 @@
+"""The few words of the site that no entry brings: headings, labels, verdicts, in both languages."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+_FILE = Path(__file__).parent / "data" / "words.yaml"
+
+
+@cache
+def _all() -> dict[str, dict[str, str]]:
+    words: dict[str, dict[str, str]] = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
+    return words
+
+
+def word(key: str, language: str, **values: object) -> str:
+    """A label in a language.
+
+    Args:
+        key: Its name in `data/words.yaml`.
+        language: `en` or `zh`.
+        **values: What its `{placeholders}` stand for.
+
+    Returns:
+        The label. A key without an entry is an error of ours, not of the data: KeyError.
+    """
+    text = _all()[key][language]
+    return text.format(**values) if values else text
+
+
+def word_or(key: str, language: str) -> str:
+    """A label in a language, or the key itself where the vocabulary is open (a part's name, a new measure)."""
+    return _all()[key][language] if key in _all() else key.rpartition(".")[2]
