@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from ptmkb.annotations import PlacedNote, Status, load_notes, notes_directory, resolve, resolve_notes
 from ptmkb.annotations.updating import UpdateError, update_note
+from ptmkb.cli import app
 from ptmkb.source import find_tree
 
 SOURCE = """\
@@ -222,7 +223,7 @@ def test_nothing_is_written_where_the_note_cannot_be_edited(tmp_path: Path) -> N
     with pytest.raises(UpdateError, match="lines of their own"):
         update_note(load(path, "tight"), SOURCE, 2, 2)
     assert path.read_bytes() == old
-    assert os.listdir(tmp_path) == ["some.yaml"]
+    assert [one.name for one in tmp_path.iterdir()] == ["some.yaml"]
 
 
 def test_a_note_that_has_gone_since_is_said(notes: Path) -> None:
@@ -242,10 +243,72 @@ def test_an_interrupted_write_leaves_the_old_file(notes: Path, monkeypatch: pyte
     with pytest.raises(KeyboardInterrupt):
         update_note(note, SOURCE, 2, 3)
     assert notes.read_bytes() == old
-    assert os.listdir(notes.parent) == ["some.yaml"]
+    assert [one.name for one in notes.parent.iterdir()] == ["some.yaml"]
 
 
 def test_the_file_keeps_its_mode(notes: Path) -> None:
     notes.chmod(0o640)
     update_note(load(notes, "first"), SOURCE, 2, 3)
     assert notes.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    package = tmp_path / "release" / "transformers"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text('__version__ = "9.9.9"\n', encoding="utf-8")
+    (package / "some.py").write_text(SOURCE, encoding="utf-8")
+    return package.parent
+
+
+def run(notes: Path, release: Path, *arguments: str):  # type: ignore[no-untyped-def]
+    options = ["--annotations", str(notes.parent), "annotations", "update", "--tree", str(release)]
+    return CliRunner().invoke(app, [*options, *arguments])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "notes" / "some.yaml"
+    path.parent.mkdir()
+    path.write_text(NOTES.replace("total = item * 2", "total = item * 3"), encoding="utf-8")
+    return path
+
+
+def test_the_command_updates_what_moved_and_asks_for_what_changed(folder: Path, release: Path) -> None:
+    old = folder.read_text(encoding="utf-8")
+    result = run(folder, release, "--dry-run")
+    assert folder.read_text(encoding="utf-8") == old
+    assert '+    at: "renamed"' in result.stdout
+    result = run(folder, release)
+    assert result.exit_code == 1
+    assert "first: lines 2-3, moved" in result.stdout
+    assert "second: changed:" in result.stdout
+    assert "--accept second" in result.stdout
+    assert "-total = item * 3" in result.stdout
+    assert folder.read_text(encoding="utf-8") == old.replace('"original"', '"renamed"')
+    result = run(folder, release, "--accept", "second")
+    assert result.exit_code == 0, result.output
+    assert "total = item * 2" in folder.read_text(encoding="utf-8")
+    done = folder.read_bytes()
+    assert run(folder, release).exit_code == 0
+    assert folder.read_bytes() == done
+
+
+def test_several_notes_of_one_file_are_updated_in_one_run(folder: Path, release: Path) -> None:
+    result = run(folder, release, "--accept", "second")
+    assert result.exit_code == 0, result.output
+    assert [
+        one.resolution.status for one in resolve_notes(load_notes(folder.parent).notes, find_tree(release))
+    ] == [
+        Status.exact,
+        Status.exact,
+    ]
+
+
+def test_what_needs_no_accepting_is_refused(folder: Path, release: Path) -> None:
+    old = folder.read_bytes()
+    for name, says in (("first", "`first` is moved"), ("nobody", "no note `nobody`")):
+        result = run(folder, release, "--accept", name)
+        assert result.exit_code == 2
+        assert says in result.stderr
+    assert folder.read_bytes() == old
