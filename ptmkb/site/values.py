@@ -39,7 +39,9 @@ def value_text(measure: str, value: Any, language: str) -> str:
         extra = {key: item for key, item in value.items() if key != "kind"}
         rest = ", ".join(f"{word_or(f'extra.{key}', language)} {value_text('', item, language)}" for key, item in extra.items())
         kind = word_or(f"value.{value['kind']}", language)
-        return f"{kind} ({rest})" if rest else kind
+        if not rest:
+            return kind
+        return f"{kind}（{rest}）" if language == "zh" else f"{kind} ({rest})"
     if isinstance(value, dict):
         pairs = (f"{word_or(f'shape.{key}', language)} {value_text('', item, language)}" for key, item in value.items())
         return ("，" if language == "zh" else ", ").join(pairs)

@@ -143,7 +143,7 @@ def test_counts_read_as_people_write_them(number: int, text: str) -> None:
 def test_values_in_words() -> None:
     assert value_text("flow", "causal", "en") == "causal"
     assert value_text("objective", "causal", "en") == "next token"
-    assert value_text("flow", {"kind": "sliding-window", "window": 4}, "zh") == "滑动窗口 (窗口 4)"
+    assert value_text("flow", {"kind": "sliding-window", "window": 4}, "zh") == "滑动窗口（窗口 4）"
     assert value_text("shape", {"layers": 12, "heads": 8}, "en") == "layers 12, heads 8"
     assert part_text("image>text", "zh") == "图像 → 文本"
     assert 'title="a &lt;b&gt; &quot;c&quot;"' in badge("refuted", "en", 'a <b> "c"')

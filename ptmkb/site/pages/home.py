@@ -89,7 +89,7 @@ def _proofs(kb: Knowledge) -> str:
             continue
         value = value_text("flow", flow.value, kb.language)
         name = kb.model_link(_PATH, model_id)
-        picture = flow_matrix(flow.detail["matrix"], f"{model_id}: {value}")
+        picture = flow_matrix(flow.detail["matrix"], f"{kb.catalogue.models[model_id].name}: {value}")
         figures.append(f'<figure markdown>\n{picture}\n<figcaption markdown="span">{name}<br>{value}</figcaption>\n</figure>')
     if not figures:
         return ""
