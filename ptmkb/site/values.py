@@ -37,17 +37,27 @@ def value_text(measure: str, value: Any, language: str) -> str:
         return f'<span title="{value:,}">{count(value)}</span>'
     if isinstance(value, dict) and "kind" in value:
         extra = {key: item for key, item in value.items() if key != "kind"}
-        rest = ", ".join(f"{word_or(f'extra.{key}', language)} {value_text('', item, language)}" for key, item in extra.items())
+        rest = ", ".join(
+            f"{word_or(f'extra.{key}', language)} {value_text('', item, language)}"
+            for key, item in extra.items()
+        )
         kind = word_or(f"value.{value['kind']}", language)
-        return f"{kind} ({rest})" if rest else kind
+        if not rest:
+            return kind
+        return f"{kind}（{rest}）" if language == "zh" else f"{kind} ({rest})"
     if isinstance(value, dict):
-        pairs = (f"{word_or(f'shape.{key}', language)} {value_text('', item, language)}" for key, item in value.items())
+        pairs = (
+            f"{word_or(f'shape.{key}', language)} {value_text('', item, language)}"
+            for key, item in value.items()
+        )
         return ("，" if language == "zh" else ", ").join(pairs)
     if isinstance(value, list | tuple):
         return ", ".join(value_text("", item, language) for item in value)
     if not isinstance(value, str):
         return str(value)
-    own = word_or(f"{measure}.{value}", language)  # a causal objective is not called what a causal flow is called
+    own = word_or(
+        f"{measure}.{value}", language
+    )  # a causal objective is not called what a causal flow is called
     return own if own != value else word_or(f"value.{value}", language)
 
 
@@ -63,4 +73,3 @@ def badge(verdict: str, language: str, why: str | None = None) -> str:
     reason = " ".join((why or "").split())
     title = f' title="{escape(reason)}"' if reason else ""
     return f'<span class="kb-verdict kb-{verdict}"{title}>{word_or(f"verdict.{verdict}", language)}</span>'
-

@@ -80,7 +80,10 @@ def _category(category: Category, path: str, kb: Knowledge) -> str:
             parts += [f"## {kb.word(f'category.{name}')}", _traits(traits, path, kb)]
     if category.flow:
         rows = [
-            [kb.word("category.whole") if part == "model" else part_text(part, kb.language), _value(value, kb)]
+            [
+                kb.word("category.whole") if part == "model" else part_text(part, kb.language),
+                _value(value, kb),
+            ]
             for part, value in category.flow.items()
         ]
         parts += [
@@ -120,5 +123,7 @@ def _proof(category: Category, model: Model, kb: Knowledge) -> str:
     for part, flow in flows.items():
         if part in wanted:
             caption = " ".join(x for x in (part_text(part, kb.language), _value(flow.value, kb)) if x)
-            shown.append(f'<span class="kb-mini">{flow_matrix(flow.detail["matrix"], caption)} {caption}</span>')
+            shown.append(
+                f'<span class="kb-mini">{flow_matrix(flow.detail["matrix"], caption)} {caption}</span>'
+            )
     return " ".join(shown) or badge(record.verdict, kb.language)
