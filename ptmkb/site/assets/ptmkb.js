@@ -10,10 +10,17 @@ function drawFormulas() {
   }
 }
 
-/** Folded code waits in a template until it is wanted. */
+/** Folded code is text until it is wanted; its numbers are links from then on. */
 function unfold(fold) {
-  const template = fold.querySelector("template");
-  if (template) template.replaceWith(template.content);
+  const text = fold.querySelector("script[type='text/x-folded']");
+  if (!text) return;
+  const template = document.createElement("template");
+  template.innerHTML = text.textContent;
+  for (const line of template.content.querySelectorAll(".kb-line")) {
+    line.firstChild.href = `${text.dataset.upstream}#${line.id}`;
+    line.firstChild.tabIndex = -1;
+  }
+  text.replaceWith(template.content);
 }
 
 /** The element that the address names; a folded line is made first. */
@@ -38,6 +45,11 @@ function openTarget() {
   for (const line of document.querySelectorAll(".kb-target")) line.classList.remove("kb-target");
   if (target.classList.contains("kb-line")) target.classList.add("kb-target");
   target.scrollIntoView();
+}
+
+/** The theme would write the heading that it takes for the current one into the address; here that is the tour's to do. */
+if (document.querySelector(".kb-source")) {
+  for (const list of document.querySelectorAll("[data-md-component=toc]")) list.removeAttribute("data-md-component");
 }
 
 /** An annotated file: notes fold on a phone, a bar leads from note to note, and only the annotated parts can be shown. */
@@ -65,7 +77,7 @@ function readSource() {
   const [count] = bar.getElementsByTagName("span");
   const [only] = bar.getElementsByTagName("input");
   const ids = notes.map((note) => note.querySelector("h3").id);
-  let current = -1, settled = null;
+  let current = -1, settled = null, reading = false;
   const show = (index) => {
     current = index;
     count.textContent = bar.dataset.label.replace("{k}", index < 0 ? "–" : index + 1);
@@ -78,7 +90,10 @@ function readSource() {
     if (settled !== null && Math.abs(scrollY - settled) < 4) return; // still where a step led, also at the page's end
     settled = null;
     const tops = notes.map((note) => note.getBoundingClientRect().top);
-    show(tops.filter((top) => top < innerHeight * READING_LINE).length - 1);
+    const index = tops.filter((top) => top < innerHeight * READING_LINE).length - 1;
+    if (index === current) return;
+    show(index);
+    if (reading) history.replaceState(history.state, "", index < 0 ? location.pathname + location.search : `#${ids[index]}`);
   };
   const go = (index) => {
     if (index < 0 || index >= notes.length) return;
@@ -98,8 +113,10 @@ function readSource() {
     go(current + (event.key === "n" ? 1 : -1));
   }, true);
   const led = () => {
+    if (!location.hash) return;
     const index = ids.indexOf(decodeURIComponent(location.hash.slice(1)));
-    if (index >= 0) { settled = scrollY; show(index); }
+    settled = scrollY;
+    if (index >= 0) show(index);
   };
   window.addEventListener("hashchange", led);
   let waiting = false;
@@ -125,7 +142,7 @@ function readSource() {
   show(-1);
   bar.hidden = false;
   // After openTarget, which goes to the note that the address names.
-  window.addEventListener("load", () => { follow(); led(); });
+  window.addEventListener("load", () => { follow(); led(); reading = true; });
 }
 
 /** The language selector keeps the section, too. */

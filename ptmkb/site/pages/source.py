@@ -181,15 +181,16 @@ class _Code:
     def _middle(self, first: int, last: int) -> str:
         if last < first:
             return ""
-        block = self._block(first, last)
-        if last - first + 1 > FOLD_FROM:
-            upstream = f'<a href="{self.upstream}#L{first}-L{last}">{self.upstream}#L{first}-L{last}</a>'
-            # What is folded is parsed when it is needed: a file of 4,000 lines is 32,000 elements.
-            block = (
-                f'<details class="kb-fold" data-first="{first}" data-last="{last}"><summary>{self._folded(first, last)}</summary>'
-                f"<template>{block}</template><noscript>{upstream}</noscript></details>"
-            )
-        return f'<div class="kb-between">{block}</div>'
+        if last - first + 1 <= FOLD_FROM:
+            return f'<div class="kb-between">{self._block(first, last)}</div>'
+        upstream = f'<a href="{self.upstream}#L{first}-L{last}">{self.upstream}#L{first}-L{last}</a>'
+        # What is folded is text until the page's script needs it: a file of 4,000 lines would be 32,000 elements.
+        return (
+            f'<div class="kb-between"><details class="kb-fold" data-first="{first}" data-last="{last}">'
+            f"<summary>{self._folded(first, last)}</summary>"
+            f'<script type="text/x-folded" data-upstream="{self.upstream}">{self._block(first, last, linked=False)}</script>'
+            f"<noscript>{upstream}</noscript></details></div>"
+        )
 
     def _folded(self, first: int, last: int) -> str:
         names = [
@@ -202,12 +203,16 @@ class _Code:
             " …" if len(names) > NAMED else ""
         )
 
-    def _block(self, first: int, last: int) -> str:
+    def _block(self, first: int, last: int, *, linked: bool = True) -> str:
         if last < first:
             return ""
+
+        def number(n: int) -> str:
+            return f'<a href="{self.upstream}#L{n}" tabindex="-1">{n}</a>' if linked else f"<a>{n}</a>"
+
         rows = "".join(  # each line is a block: a line feed between them would be a line of its own
             f'<span class="{"kb-line kb-marked" if n in self.marked else "kb-line"}" id="L{n}">'
-            f'<a href="{self.upstream}#L{n}" tabindex="-1">{n}</a>{self.html[n - 1]}</span>'
+            f"{number(n)}{self.html[n - 1]}</span>"
             for n in range(first, last + 1)
         )
         return f'<pre class="highlight kb-code" data-search-exclude>{rows}</pre>'
