@@ -52,6 +52,7 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     """A page that fails its test where anything goes wrong in it: console errors, failed or foreign requests."""
     trouble: list[str] = []
     page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(90_000)  # a busy machine is slow, not wrong
     page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: trouble.append(str(error)))
     page.on("response", lambda response: trouble.append(response.url) if response.status >= 400 else None)

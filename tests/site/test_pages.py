@@ -158,6 +158,19 @@ def test_values_in_words() -> None:
     assert 'title="a &lt;b&gt; &quot;c&quot;"' in badge("refuted", "en", 'a <b> "c"')
 
 
+@pytest.mark.parametrize("published", ["1.3B", "175.0B", "46.7B", "110M", "a.b.c"])
+def test_a_published_figure_is_shown_as_published(published: str) -> None:
+    for language in ("en", "zh"):
+        assert value_text("parameters", published, language) == published
+
+
+def test_every_published_figure_stands_on_its_page(knowledge: Knowledge, pages: dict[str, Page]) -> None:
+    for model in knowledge.catalogue.models.values():
+        for claim in model.claims:
+            if claim.measure == "parameters":
+                assert f"| {claim.value} |" in pages[f"models/{model.id}.md"].text, (model.id, claim.value)
+
+
 def test_drawings_are_well_formed_and_labelled() -> None:
     from xml.etree import ElementTree
 

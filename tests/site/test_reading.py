@@ -23,6 +23,7 @@ SEEN = "() => { const r = document.getElementById('%s').getBoundingClientRect();
 @pytest.fixture
 def phone(browser: Browser, address: str) -> Iterator[Page]:
     page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.set_default_timeout(90_000)
     yield page
     page.close()
 

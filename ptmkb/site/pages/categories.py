@@ -105,7 +105,12 @@ def _traits(traits: list[Trait], path: str, kb: Knowledge) -> str:
 
 def _members(category: Category, path: str, kb: Knowledge) -> str:
     rows = [
-        [kb.model_link(path, model.id), model.released, model.organisation, _proof(category, model, kb)]
+        [
+            kb.model_link(path, model.id),
+            f'<span class="kb-date">{model.released}</span>',
+            model.organisation,
+            _proof(category, model, kb),
+        ]
         for model in kb.catalogue.members(category.id)
     ]
     head = ["field.name", "field.released", "field.organisation", "category.value"]

@@ -33,7 +33,7 @@ def _list(models: list[Model], kb: Knowledge) -> str:
     rows = [
         [
             kb.model_link(path, model.id),
-            model.released,
+            f'<span class="kb-date">{model.released}</span>',
             kb.category_link(path, model.category),
             model.organisation,
             _tally(model, kb),
@@ -141,7 +141,7 @@ def _subject(measure: str, part: str | None, variant: str | None, kb: Knowledge)
 def _measure(measure: str, kb: Knowledge) -> str:
     from ptmkb.site.words import word_or
 
-    return word_or(f"measure.{measure}", kb.language)
+    return word_or("measure", measure, kb.language)
 
 
 def _claim_row(claim: Claim, proof: ClaimRecord | None, path: str, kb: Knowledge) -> list[str]:
