@@ -7,7 +7,8 @@ import transformers as t
 
 from ptmkb.catalogue import load_catalogue
 from ptmkb.probe import subjects
-from ptmkb.probe.measures import Reading, Unmeasurable, cache
+from ptmkb.probe.measures import Reading, Unmeasurable, cache, routing
+from ptmkb.probe.meta import runnable
 from ptmkb.probe.subject import Subject
 
 Build = Callable[..., Subject]
@@ -188,3 +189,14 @@ def test_agreement() -> None:
 def test_claims_that_are_none(value: Any) -> None:
     with pytest.raises(ValueError, match=r"not|nothing"):
         cache.parse(value)
+
+
+def test_latent_cache_of_a_model_of_671_billion_parameters() -> None:
+    """61 layers keep 512 latent features and 64 rotary ones a token, whatever the number of heads; one forward pass tells the routing."""
+    config = t.DeepseekV3Config()
+    config._experts_implementation = "eager"
+    with torch.device("meta"):
+        model = runnable(t.DeepseekV3Model(config).eval())
+    given = subjects.subject_of(model, "deepseek_v3", "full")
+    assert cached(given).value == {"bytes_per_token": 61 * (512 + 64) * 2}
+    assert routing.measure(given)[None].value == {"experts": 256, "per_token": 8, "shared": 1}
