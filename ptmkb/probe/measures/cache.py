@@ -17,7 +17,7 @@ Parts. None: the model as a whole.
 Assumptions. The positions are more than the window of a tiny model, or `bounded` is taken for `linear`.
 
 What it cannot tell. Whether sampling uses the cache; caches that are compressed, offloaded or shared between
-requests. At full size, how long a window is: `bytes_per_token` is that of a context shorter than it. A model
+requests; how a cache grows that is full behind the shortest prompt (a picture) that the model takes. At full size, how long a window is: `bytes_per_token` is that of a context shorter than it. A model
 whose positions all see each other gives `equal: false` if it remembers at all.
 
 Source. Vaswani et al. 2017 (arXiv 1706.03762), section 3.1: predictions depend only on known outputs, so what
@@ -100,22 +100,22 @@ def _decoded(way: Decoding) -> Reading:
     whole = result(way.run(0, way.length))
     threshold, noise = _threshold(way, whole)
     prompt, results, sizes = _stepped(way)
+    from_start = prompt == 1
     differences = {"from_one" if prompt == 1 else "from_half": _difference(whole, results)}
     if prompt == 1:
         prompt = way.length // 2
         differences["from_half"] = _difference(whole, way.stepped(prompt)[0])
     detail: dict[str, Any] = {}
-    if (fixed := static_cache(way)) is not None:
-        try:
+    try:
+        if (fixed := static_cache(way)) is not None:
             differences["static"] = _difference(whole, way.stepped(prompt, fixed)[0])
-        except Exception as error:  # whatever a library's cache does with a model that it does not fit
-            detail["static"] = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+    except Exception as error:  # whatever a library's cache does with a model that it does not fit
+        detail["static"] = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
     layers = {layer: [at.get(layer, 0) for at in sizes] for layer in sizes[-1]}
     kinds = {layer: growth(series) for layer, series in layers.items()}
-    value = {
-        "equal": all(difference <= threshold for difference in differences.values()),
-        "growth": kinds[min(kinds)] if len(set(kinds.values())) == 1 else "mixed",
-    }
+    value: dict[str, Any] = {"equal": all(difference <= threshold for difference in differences.values())}
+    if from_start or "constant" not in kinds.values():  # behind a long prompt a window may be full already
+        value["growth"] = kinds[min(kinds)] if len(set(kinds.values())) == 1 else "mixed"
     shown = {name: float(f"{difference:.1e}") for name, difference in differences.items()}
     detail |= {"differences": shown, "threshold": float(f"{threshold:.1e}"), "noise": float(f"{noise:.1e}")}
     detail |= {"layers": list(kinds.values()), "elements": [sum(at.values()) for at in sizes]}

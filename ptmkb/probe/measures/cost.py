@@ -17,7 +17,7 @@ Parts. None for one stream, else the stream whose length changes while the other
 Assumptions. Lengths of up to a dozen positions (beyond the sample where that is longer) show what is so at any length:
 the windows and chunks of a tiny model are shorter.
 
-What it cannot tell. Memory traffic and time. Streams whose length the model fixes (pictures, spectrograms of one
+What it cannot tell. Memory traffic and time; a bend before the shortest length that the model takes. Streams whose length the model fixes (pictures, spectrograms of one
 size) and waveforms are not measured, nor models whose cost depends on what is said (predicted durations).
 Operations in kernels outside of PyTorch.
 

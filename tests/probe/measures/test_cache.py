@@ -200,3 +200,8 @@ def test_latent_cache_of_a_model_of_671_billion_parameters() -> None:
     given = subjects.subject_of(model, "deepseek_v3", "full")
     assert cached(given).value == {"bytes_per_token": 61 * (512 + 64) * 2}
     assert routing.measure(given)[None].value == {"experts": 256, "per_token": 8, "shared": 1}
+
+
+def test_full_window_behind_a_picture_tells_no_growth() -> None:
+    """The prompt holds more positions than the window: the cache no longer grows, and might be a state as well."""
+    assert cached(subjects.subject_of_type("idefics2")).value == {"equal": True}
