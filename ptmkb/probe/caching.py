@@ -127,10 +127,9 @@ def decoding(subject: Subject) -> tuple[Decoding, Any]:
     try:
         with torch.no_grad(), seeded():
             returned = subject.model(**inputs, **switches)
-    except (TypeError, ValueError) as error:
-        raise Unmeasurable(
-            f"its forward pass takes no cache: {' '.join(str(error).split())[:120]}"
-        ) from error
+    except Exception as error:  # whatever it raises when asked for a cache that it does not keep
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        raise Unmeasurable(f"its forward pass fails when a cache is asked for: {reason}") from error
     taken = [name for name in parameters if name not in inputs and name not in _RESULTS]
     cache = next((name for name in taken if any(_floats(field_of(returned, name)))), None)
     if cache is None:

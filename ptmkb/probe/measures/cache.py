@@ -10,15 +10,17 @@ Method. The cache is what a forward pass returns and takes again.
   position adds as much as the one before), `bounded` (it stops growing: a window), `constant` (a state), and
   `mixed` where layers differ. What an encoder-decoder remembers of its encoder counts to its layer.
 - `bytes_per_token`, for a variant at full size on `meta`: by how much the cache of a dozen positions
-  exceeds that of two, by position, two bytes a number (bfloat16); the detail has the bytes that are there whatever the length.
+  exceeds that of two, by position, two bytes a number (bfloat16); the detail has the bytes that
+  are there whatever the length.
 
 Parts. None: the model as a whole.
 
 Assumptions. The positions are more than the window of a tiny model, or `bounded` is taken for `linear`.
 
 What it cannot tell. Whether sampling uses the cache; caches that are compressed, offloaded or shared between
-requests; how a cache grows that is full behind the shortest prompt (a picture) that the model takes. At full size, how long a window is: `bytes_per_token` is that of a context shorter than it. A model
-whose positions all see each other gives `equal: false` if it remembers at all.
+requests; how a cache grows that is full behind the shortest prompt (a picture) that the model takes. At full size,
+how long a window is: `bytes_per_token` is that of a context shorter than it. A model whose positions all see each
+other gives `equal: false` if it remembers at all.
 
 Source. Vaswani et al. 2017 (arXiv 1706.03762), section 3.1: predictions depend only on known outputs, so what
 was computed for them holds; Dai et al. 2019 (arXiv 1901.02860), section 3.2, reuse hidden states of the segment
