@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,12 +34,20 @@ def probe(
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every model of the catalogue.")] = False,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write everything that was found to FILE, as JSON.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write what was found to FILE: .json, .xml (JUnit) or .md.",
+            show_default=False,
+        ),
     ] = None,
     format_: Annotated[Format, typer.Option("--format", help="What is printed.")] = Format.table,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="How many at once; by default one a core.", show_default=False)
     ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Measure again what nothing has changed about, too.")
+    ] = False,
     evidence: Annotated[
         bool, typer.Option("--evidence", help="Make this run the committed evidence (with --all).")
     ] = False,
@@ -49,18 +58,28 @@ def probe(
     if evidence and not all_:
         refuse("--evidence is about the whole catalogue; add --all")
     _needs_torch()
+    from ptmkb.probe.cache import Cache
     from ptmkb.probe.progress import Bar, Lines
     from ptmkb.probe.record import EVIDENCE, write_record
-    from ptmkb.probe.runner import probe_all, timeless
+    from ptmkb.probe.reports import write_report, writer
+    from ptmkb.probe.runner import children, probe_all, timeless
 
+    if report is not None:
+        try:
+            writer(report)
+        except ValueError as error:
+            refuse(str(error))
     bar = Bar() if sys.stderr.isatty() else None
+    workers = jobs or os.cpu_count() or 1
     try:
-        record, whole = probe_all(entries, catalogue, jobs, watcher=bar or Lines())
+        record, whole = probe_all(
+            entries, catalogue, children(workers), bar or Lines(), Cache(fresh=fresh), workers
+        )
     finally:
         if bar is not None:
             bar.close()
     if report is not None:
-        write_record(record, report)
+        write_report(record, report)
     if evidence and whole:
         write_record(timeless(record), EVIDENCE / f"transformers-{record.transformers}.json")
     if format_ is Format.json:
