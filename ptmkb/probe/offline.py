@@ -51,7 +51,9 @@ def refuse_network() -> list[str]:
     """
     os.environ.update(ENVIRONMENT)
     if (hub := sys.modules.get("huggingface_hub.constants")) is not None:
-        hub.HF_HUB_OFFLINE = True  # it has read the environment already, and would try again and again
+        vars(hub)["HF_HUB_OFFLINE"] = (
+            True  # it has read the environment already, and would try again and again
+        )
     _attempts.clear()
     if not _state["hooked"]:
         sys.addaudithook(_hook)
