@@ -5,6 +5,7 @@ A measure that raises takes nothing else with it: what it would have said is mis
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Iterator
 
@@ -115,6 +116,8 @@ def warm() -> None:
 
     for name in measure_names():
         load_measure(name)
+    gc.collect()
+    gc.freeze()  # what is there now stays: children need not look through it, nor copy its pages
     torch.set_num_threads(1)
 
 

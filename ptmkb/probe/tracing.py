@@ -25,22 +25,9 @@ from ptmkb.probe.subject import Subject
 from ptmkb.probe.trace import Attention, Choice, LayerCall, Lookup, Product, Source, Trace
 
 _PRODUCTS = {
-    "linear",
-    "matmul",
-    "__matmul__",
-    "__rmatmul__",
-    "mm",
-    "bmm",
-    "addmm",
-    "baddbmm",
-    "einsum",
-    "conv1d",
-    "conv2d",
-    "conv3d",
-} | {
-    "grouped_mm",
-    "_grouped_mm",
-}
+    "linear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "baddbmm", "einsum", "conv1d", "conv2d", "conv3d",
+    "grouped_mm", "_grouped_mm",
+}  # fmt: skip
 _FIRST_IS_ADDED = {"addmm", "baddbmm"}
 _ELEMENTWISE_PRODUCTS = {"mul", "__mul__", "__rmul__", "__imul__", "mul_", "multiply"}
 _CHOICES = {"topk": -1, "max": -1, "argmax": -1}
