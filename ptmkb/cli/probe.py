@@ -45,6 +45,12 @@ def probe(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="How many at once; by default one a core.", show_default=False)
     ] = None,
+    executor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="dask://HOST:PORT", help="Measure on a Dask cluster instead of here.", show_default=False
+        ),
+    ] = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(
@@ -78,10 +84,17 @@ def probe(
     _can_be_written(report)
     bar = Bar() if sys.stderr.isatty() else None
     workers = jobs or os.cpu_count() or 1
+    measures = children(workers)
+    if executor is not None:
+        from ptmkb.probe import cluster
+
+        try:
+            client = cluster.connect(executor)
+        except cluster.ClusterError as error:
+            refuse(str(error))
+        workers, measures = cluster.workers(client), cluster.cluster(client)
     try:
-        record, whole = probe_all(
-            entries, catalogue, children(workers), bar or Lines(), Cache(fresh=fresh), workers
-        )
+        record, whole = probe_all(entries, catalogue, measures, bar or Lines(), Cache(fresh=fresh), workers)
     finally:
         if bar is not None:
             bar.close()

@@ -159,7 +159,7 @@ def _fork(name: str, task: Callable[[], bytes], limits: Limits, running: Iterabl
         code = 70
         try:
             os.setsid()
-            _die_with(parent)
+            die_with(parent)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             for other in running:
                 os.close(other.result)
@@ -183,7 +183,7 @@ def _fork(name: str, task: Callable[[], bytes], limits: Limits, running: Iterabl
     return _Child(name, pid, result_in, output_in, time.monotonic())
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """Have the system kill this process when its parent is gone; where there is no such thing, the time limit of the child's own work must do."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)

@@ -39,8 +39,10 @@ class Clock:
 
     def ends(self, model_id: str) -> None:
         """A model is done."""
-        self._took += time.monotonic() - self._running.pop(model_id, time.monotonic())
-        self._expected += self._waiting.pop(model_id, 0.0)
+        expected = self._waiting.pop(model_id, 0.0)
+        if (started := self._running.pop(model_id, None)) is not None:  # not told where others do the work
+            self._took += time.monotonic() - started
+            self._expected += expected
 
     def left(self) -> float:
         """Seconds until the end, about: all work shared by the workers, but no less than the longest that is left."""
