@@ -8,6 +8,7 @@ a parameter that starts as nothing but zeros (a gate, a bias) gets small values,
 from __future__ import annotations
 
 import copy
+import importlib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -94,9 +95,12 @@ def tiny_config(model_type: str, overrides: Mapping[str, Any] | None = None) -> 
     return _plain_experts(config)
 
 
-def model_class(name: str) -> type[nn.Module]:
-    """A model class of `transformers` by its name."""
+def model_class(name: str, config: PreTrainedConfig | None = None) -> type[nn.Module]:
+    """A model class of `transformers` by its name, where a configuration is given also one that only its own module knows."""
     found = getattr(transformers, name, None)
+    if found is None and config is not None:
+        home = type(config).__module__.replace(".configuration_", ".modeling_")
+        found = getattr(importlib.import_module(home), name, None)
     if not isinstance(found, type):
         raise LookupError(f"transformers {transformers.__version__} has no class `{name}`")
     return found
@@ -116,7 +120,7 @@ def build(model_type: str, architecture: str | None = None, seed: int = 0, **ove
         LookupError: There is no such class.
     """
     config = tiny_config(model_type, overrides)
-    return _built(model_class(architecture or architectures(model_type)[0]), config, seed)
+    return _built(model_class(architecture or architectures(model_type)[0], config), config, seed)
 
 
 def build_entry(entry: Model, seed: int = 0) -> nn.Module:
