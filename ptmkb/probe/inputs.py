@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ptmkb.probe import samples
-from ptmkb.probe.shrinking import FIRST_SPECIAL, RESERVED
+from ptmkb.probe.placeholders import MADE_LAST, needed, with_placeholders
+from ptmkb.probe.wanted import CONTENT, Wanted
+from ptmkb.probe.wanted import configurations as configurations
+from ptmkb.probe.wanted import ordinary_words as ordinary_words
 
 TOKENS = 12
 DECODER_TOKENS = 10
@@ -27,12 +30,8 @@ GRID = 4
 MEL_FRAMES = 24
 FRAMES = 2
 """Pictures of a video, unless its configuration says how many."""
-CONTENT = (
-    "input_ids", "character_ids", "pixel_values", "pixel_values_videos", "input_values", "input_features", "visual_feats", "visual_pos",
-    "visual_embeds", "region_features", "region_boxes", "past_values",
-)  # fmt: skip
 COMPANIONS: Mapping[str, tuple[str, ...]] = {
-    "pixel_values": ("high_res_pixel_values", "image_grid_thw", "image_sizes", "target_sizes"),
+    "pixel_values": ("image_grid_thw",),
     "input_features": ("input_features_mask", "feature_attention_mask"),
     "past_values": ("past_time_features", "past_observed_mask"),
 }
@@ -40,51 +39,6 @@ COMPANIONS: Mapping[str, tuple[str, ...]] = {
 DECODER_CONTENT = ("decoder_input_ids", "decoder_input_values")
 SETTINGS: Mapping[str, Any] = {"output_hidden_states": True, "use_cache": False}
 """Given to every model that takes them: all hidden states are wanted, and nothing may be remembered from one run to the next."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a maker may look at.
-
-    Attributes:
-        model: The model that the inputs are for.
-        names: The arguments that its forward pass has.
-        made: The inputs made so far.
-    """
-
-    model: nn.Module
-    names: tuple[str, ...] = ()
-    made: dict[str, Any] = field(default_factory=dict)
-
-    def setting(self, *names: str, default: Any = None) -> Any:
-        """The first of these configuration fields that is there, nested configurations included."""
-        for config in configurations(self.model.config):
-            for name in names:
-                if (value := getattr(config, name, None)) is not None and not isinstance(value, property):
-                    return value
-        return default
-
-
-def configurations(config: Any) -> list[Any]:
-    """A configuration and those nested in it, outermost first."""
-    nested = [
-        value for value in vars(config).values() if hasattr(value, "model_type") and hasattr(value, "to_dict")
-    ]
-    return [config, *(inner for value in nested for inner in configurations(value))]
-
-
-def ordinary_words(model: nn.Module) -> tuple[int, ...]:
-    """Ids of words without a special meaning: neither the first few, nor padding and the like, nor out of the vocabulary."""
-    vocabularies: list[int] = []
-    special: set[Any] = set()
-    for config in configurations(model.config):
-        if isinstance(size := getattr(config, "vocab_size", None), int):
-            vocabularies.append(size)
-        for name, value in vars(config).items():
-            if name.endswith(("token_id", "token_index", "token_ids")):
-                special.update(value if isinstance(value, list | tuple) else [value])
-    limit = min([FIRST_SPECIAL, *vocabularies])
-    return tuple(i for i in range(min(RESERVED, limit // 2), limit) if i not in special)
 
 
 def _tokens(count: int) -> Callable[[Wanted], Tensor]:
@@ -165,7 +119,7 @@ def _takes(module: nn.Module) -> int | None:
     if isinstance(module, nn.Conv1d):
         return module.in_channels
     if isinstance(module, nn.LayerNorm):
-        return module.normalized_shape[-1]
+        return int(module.normalized_shape[-1])
     return module.in_features if isinstance(module, nn.Linear) else None
 
 
@@ -208,10 +162,31 @@ def _picture_mask(wanted: Wanted) -> Tensor:
     return torch.ones(*shape[:-3], *shape[-2:], dtype=torch.long)
 
 
+def _session(wanted: Wanted) -> Any:
+    """A video of which one object is pointed at, for models that are asked about it frame by frame."""
+    home = sys.modules[type(wanted.model).__module__]
+    session_class: Any = next(v for n, v in vars(home).items() if n.endswith("InferenceSession"))
+    height, width = _pair(wanted.setting("image_size"))
+    video = _video(samples.images(3, height, width), FRAMES)[0]
+    session = session_class(video=video, video_height=height, video_width=width, dtype=torch.float32)
+    if hasattr(session, "add_prompt"):
+        prompt = session.add_prompt("disc")
+        session.prompt_input_ids[prompt] = samples.tokens(TOKENS, ordinary_words(wanted.model))[:1]
+        session.prompt_attention_masks[prompt] = torch.ones(1, TOKENS, dtype=torch.long)
+        return session
+    point = {
+        "point_coords": torch.tensor([[[[width / 2, height / 2]]]]),
+        "point_labels": torch.ones(1, 1, 1).int(),
+    }
+    session.add_point_inputs(session.obj_id_to_idx(1), 0, point)
+    session.obj_with_new_inputs = [1]
+    return session
+
+
 def _series_length(wanted: Wanted) -> int:
     """The context, and before it what the model looks back from its beginning."""
     length: int = wanted.setting("context_length", "context_len", default=wanted.setting("prediction_length"))
-    return length + max(wanted.setting("lags_sequence", default=[0]))
+    return length + int(max(wanted.setting("lags_sequence", default=[0])))
 
 
 def _series(wanted: Wanted) -> Tensor:
@@ -237,6 +212,7 @@ _MAKERS: Mapping[str, Callable[[Wanted], Any]] = {
     "input_features_mask": _frame_mask,
     "padding_mask": _sound_mask,
     "feature_attention_mask": _frame_mask,
+    "inference_session": _session,
     "past_values": _series,
     "past_time_features": lambda wanted: samples.vectors(
         _series_length(wanted), wanted.setting("num_time_features")
@@ -256,62 +232,12 @@ _MAKERS: Mapping[str, Callable[[Wanted], Any]] = {
 }
 
 
-MADE_LAST = ("mm_token_type_ids",)
-"""Known only when the placeholders are in the text."""
-_MEDIA: tuple[tuple[tuple[str, ...], str, int], ...] = (
-    # The fields that name the placeholder, the method that makes what takes its place, and the type of such a token.
-    (("image_token_id", "image_token_index"), "get_image_features", 1),
-    (("video_token_id", "video_token_index"), "get_video_features", 2),
-    (("audio_token_id", "audio_token_index"), "get_audio_features", 3),
-)
-
-
-def with_placeholders(
-    model: nn.Module, made: Mapping[str, Any], named: Mapping[str, inspect.Parameter]
-) -> dict[str, Any]:
-    """The inputs, the text now with as many placeholders for pictures and sounds before its last words as the model makes of them.
-
-    Args:
-        model: The model.
-        made: Its inputs, the text without placeholders.
-        named: The arguments of its forward pass.
-    """
-    inputs = dict(made)
-    tokens: Tensor = inputs["input_ids"]
-    for tokens_of, method, _ in _MEDIA:
-        token = Wanted(model).setting(*tokens_of)
-        features = next((found for m in model.modules() if (found := getattr(m, method, None))), None)
-        if not isinstance(token, int) or features is None:
-            continue
-        wants = inspect.signature(features).parameters
-        given = {name: tokens if name == "input_ids" else made[name] for name in wants if name in made}
-        if not any(name in CONTENT for name in given):
-            continue
-        with torch.no_grad():
-            found = features(**given)
-        pooled = getattr(found, "pooler_output", None)
-        found = getattr(found, "last_hidden_state", found) if pooled is None else pooled
-        pieces = [found] if isinstance(found, Tensor) else [p for p in found if isinstance(p, Tensor)]
-        count = sum(piece.numel() // piece.shape[-1] for piece in pieces) // samples.BATCH
-        held = torch.full((samples.BATCH, count), token)
-        tokens = torch.cat([tokens[:, :2], held, tokens[:, 2:]], dim=1)
-    inputs["input_ids"] = tokens
-    if "mm_token_type_ids" in named:
-        types = torch.zeros_like(tokens)
-        for tokens_of, _, kind in _MEDIA:
-            if isinstance(token := Wanted(model).setting(*tokens_of), int):
-                types[tokens == token] = kind
-        inputs["mm_token_type_ids"] = types
-    if isinstance(mask := inputs.get("attention_mask"), Tensor) and mask.shape != tokens.shape:
-        inputs["attention_mask"] = torch.ones_like(tokens)
-    return inputs
-
-
 def sample_inputs(
     model: nn.Module,
     extra: Mapping[str, Any] | None = None,
     transposed: Sequence[str] = (),
     unsqueezed: Sequence[str] = (),
+    placeholders: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Inputs of a forward pass, without labels; a batch of 2, on the CPU (for a model on `meta` too: see `meta`).
 
@@ -320,6 +246,7 @@ def sample_inputs(
         extra: What the signature does not tell: names of further arguments (value None: made as usual; else see `described`).
         transposed: Arguments whose last two axes are the other way round in this model.
         unsqueezed: Arguments that want one more axis after the batch (one of several pictures, the only channel).
+        placeholders: How many tokens stand for an `image` or `audio`, where the model has no method that tells.
 
     Raises:
         ValueError: The model cannot do without an argument that nothing here knows how to make.
@@ -341,6 +268,7 @@ def sample_inputs(
     if any(name in named for name in DECODER_CONTENT) and getattr(model.config, "is_encoder_decoder", False):
         content += [name for name in DECODER_CONTENT if name in named]
     content += [name for of in content for name in COMPANIONS.get(of, ()) if name in named]
+    content += [name for name in needed(model, content) if name in named and name in _MAKERS]
     extra = dict(extra or {})
     for name in dict.fromkeys([*content, *demanded, *extra]):
         if (how := extra.get(name)) is not None:
@@ -357,11 +285,11 @@ def sample_inputs(
         wanted.made[name] = wanted.made[name].unsqueeze(1)
     made = {name: value for name, value in wanted.made.items() if value is not None}
     if "input_ids" in made and "input_ids" not in extra:
-        made = with_placeholders(model, made, named)
+        made = with_placeholders(model, made, named, placeholders or {})
     return made | {
         name: value
         for name, value in SETTINGS.items()
-        if name in named or (takes_any and name == "output_hidden_states")
+        if name not in extra and (name in named or (takes_any and name == "output_hidden_states"))
     }
 
 
@@ -370,7 +298,7 @@ def described(how: Any, wanted: Wanted) -> Any:
 
     Args:
         how: A list: the sizes of vectors (without the batch) in numbers and names of configuration fields. A mapping of one kind to its
-            whole shape: `ones`, `zeros`, `yes`, `no`, `some` (every third), `words`, `waves` (real numbers), `images`, `steps` (0, 1,
+            whole shape: `ones`, `zeros`, `all`, `never`, `some` (every third), `words`, `waves` (real numbers), `images`, `steps` (0, 1,
             2, … along the last axis), `places` (row and column of each cell of a grid). Of `value` to the value itself. `none`: the
             argument is left out.
         wanted: What a maker may look at.
@@ -385,19 +313,21 @@ def described(how: Any, wanted: Wanted) -> Any:
     shape = _sizes(what, wanted)
     if kind in ("ones", "zeros"):
         return torch.full(shape, int(kind == "ones"))
-    if kind in ("yes", "no"):
-        return torch.full(shape, kind == "yes")
+    if kind in ("all", "never"):
+        return torch.full(shape, kind == "all")
     if kind == "some":
         return (torch.arange(shape[1])[None] + torch.arange(shape[0])[:, None]) % 3 == 1
     if kind == "places":
         batch, rows, columns = shape
-        return torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).expand(batch, -1, 2).contiguous()
+        return (
+            torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).expand(batch, -1, 2).contiguous()
+        )
     if kind == "steps":
         return torch.arange(shape[-1]).expand(shape).contiguous()
     if kind == "words":
-        return samples.tokens(math.prod(shape[1:]), ordinary_words(wanted.model)).view(shape)
+        return samples.tokens(math.prod(shape[1:]), ordinary_words(wanted.model))[: shape[0]].view(shape)
     if kind == "images":
-        return samples.images(math.prod(shape[1:-2]), shape[-2], shape[-1]).view(shape)
+        return samples.images(math.prod(shape[1:-2]), shape[-2], shape[-1])[: shape[0]].view(shape)
     return samples.vectors(math.prod(shape) // (samples.BATCH * shape[-1]), shape[-1]).view(shape)
 
 

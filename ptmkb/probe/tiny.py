@@ -27,6 +27,7 @@ from ptmkb.probe.shrinking import shrunk
 from ptmkb.reference import load
 
 _DATA = Path(__file__).parent / "data" / "tiny.yaml"
+_UNBUILT = Path(__file__).parent / "data" / "unbuilt.yaml"
 
 # Which head a model gets by default: the one it was pre-trained with. `PRETRAINING` says so where it is filled in; else a head that uses all
 # of the model (both stacks of an encoder-decoder, both modalities) goes before one that uses a part, and a masked LM before a causal
@@ -46,6 +47,17 @@ class UnknownModelTypeError(LookupError):
 def tiny_data() -> dict[str, dict[str, Any]]:
     """What rules cannot know, by model type (`data/tiny.yaml`)."""
     return dict(yaml.safe_load(_DATA.read_text(encoding="utf-8")))
+
+
+def model_types() -> tuple[str, ...]:
+    """All model types that the automatic classes of `transformers` have a model for."""
+    return tuple(modeling_auto.MODEL_MAPPING_NAMES)
+
+
+@cache
+def unbuilt() -> dict[str, dict[str, str]]:
+    """The model types that cannot be built or run, by name: `why`, and `needs` where a missing package is the reason."""
+    return dict(yaml.safe_load(_UNBUILT.read_text(encoding="utf-8")))
 
 
 def architectures(model_type: str) -> tuple[str, ...]:
@@ -120,6 +132,8 @@ def build(model_type: str, architecture: str | None = None, seed: int = 0, **ove
         LookupError: There is no such class.
     """
     config = tiny_config(model_type, overrides)
+    if part := tiny_data().get(model_type, {}).get("part"):
+        config = getattr(config, part)
     return _built(model_class(architecture or architectures(model_type)[0], config), config, seed)
 
 
