@@ -61,6 +61,18 @@ def subject_of_type(model_type: str, architecture: str | None = None, seed: int 
     return subject_of(tiny.build(model_type, architecture, seed), model_type)
 
 
+def inputs_of(model: nn.Module) -> dict[str, Any]:
+    """Inputs of a forward pass of a model of `transformers`, without labels, by the rules and by `data/subjects.yaml`."""
+    data = class_data(type(model).__name__)
+    return sample_inputs(
+        model,
+        data.get("extra"),
+        data.get("transposed", ()),
+        data.get("unsqueezed", ()),
+        data.get("placeholders"),
+    )
+
+
 def subject_of(model: nn.Module, name: str, scale: str = "tiny") -> Subject:
     """A live model as a subject: runs it once to see what comes out where.
 
@@ -74,9 +86,7 @@ def subject_of(model: nn.Module, name: str, scale: str = "tiny") -> Subject:
     if type(model).__module__.startswith("ptmkb.reference."):
         inputs, losses = _reference_inputs(model, data)
     else:
-        inputs = sample_inputs(
-            model, data.get("extra"), data.get("transposed", ()), data.get("unsqueezed", ())
-        )
+        inputs = inputs_of(model)
     first = None
     try:
         torch.manual_seed(0)
