@@ -14,7 +14,7 @@ Method. All in float64, on the running model.
 - Cross-check: two positions are exchanged in a layer's input. Where that changes what sees both, and nothing above explains it, the
   value has `other`. `none`: nothing tells positions apart but a mask.
 
-Parts. None for a model of one stack, else each stack's name; layers that take several streams at once are left out.
+Parts. None for a model of one stack, else each stack's name, and None too where all are alike; layers that take several streams at once are left out.
 
 Assumptions. Attention is a softmax over products of queries and keys; masks lie below -1000. Parameters are at random.
 
@@ -105,7 +105,10 @@ def measure(subject: Subject) -> dict[str | None, Reading]:
         readings[stack] = Reading(value or ["none"], detail)
     if not readings:
         raise Unmeasurable("no layer ran")
-    return {None: next(iter(readings.values()))} if len(readings) == 1 else readings
+    first, *others = readings.values()
+    if not others:
+        return {None: first}
+    return readings | ({None: Reading(first.value)} if all(o.value == first.value for o in others) else {})
 
 
 def agrees(claimed: Sequence[str], measured: Sequence[str]) -> bool:

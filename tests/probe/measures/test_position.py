@@ -61,9 +61,9 @@ def test_further_architectures(model_type: str, expected: list[str]) -> None:
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
-        ("transformer", {"encoder": ["absolute-sinusoidal"], "decoder": ["absolute-sinusoidal"]}),
+        ("transformer", {key: ["absolute-sinusoidal"] for key in ("encoder", "decoder", None)}),
         ("transfo_xl", {None: ["relative"]}),
-        ("elmo", {"forward": ["recurrence"], "backward": ["recurrence"]}),
+        ("elmo", {key: ["recurrence"] for key in ("forward", "backward", None)}),
         ("vilt", {None: ["absolute-learned"]}),
         ("vilbert", {"text": ["absolute-learned"], "image": ["none"]}),
     ],
@@ -73,8 +73,8 @@ def test_catalogued_models(entry: str, expected: dict[str | None, list[str]]) ->
 
 
 def test_models_of_two_stacks(subject: Build) -> None:
-    assert kinds(subject("t5")) == {"encoder": ["bias-learned"], "decoder": ["bias-learned"]}
-    assert kinds(subject("clip")) == {"text": ["absolute-learned"], "image": ["absolute-learned"]}
+    assert kinds(subject("t5")) == {key: ["bias-learned"] for key in ("encoder", "decoder", None)}
+    assert kinds(subject("clip")) == {key: ["absolute-learned"] for key in ("text", "image", None)}
     assert kinds(subject("whisper")) == {
         "encoder": ["absolute-sinusoidal", "convolution"],
         "decoder": ["absolute-learned"],
