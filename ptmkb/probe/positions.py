@@ -31,10 +31,12 @@ class Entering:
     Attributes:
         kinds: Of `absolute-learned`, `absolute-sinusoidal`, `absolute-fixed`, `convolution`, `other`.
         tables: Shapes of the parameters of which each position has a row of its own.
+        seen: Whether positions could be followed into the layers; where not, `kinds` may lack some.
     """
 
     kinds: tuple[str, ...]
     tables: tuple[tuple[int, ...], ...] = ()
+    seen: bool = True
 
 
 def entering(doubled: Subject) -> dict[str, dict[str, Entering]]:
@@ -50,7 +52,11 @@ def entering(doubled: Subject) -> dict[str, dict[str, Entering]]:
             if stack is None and len(doubled.streams) == len(doubled.blocks) == 1:
                 stack = next(iter(doubled.blocks))
             if stack is not None and stream.positions > 2:
-                found.setdefault(stack, {})[name] = _entering(doubled, stream, stack)
+                try:
+                    found.setdefault(stack, {})[name] = _entering(doubled, stream, stack)
+                except (RuntimeError, ValueError, IndexError):
+                    # Its content is not free: placeholders in a text must be as many as a picture's features.
+                    found.setdefault(stack, {})[name] = Entering((), seen=False)
     return found
 
 
@@ -66,14 +72,14 @@ def _entering(subject: Subject, stream: Stream, stack: str) -> Entering:
         same = _same_everywhere(subject.inputs, stream)
         hidden = _first_input(subject, stack, same)[:1, rows.own]  # each sample may have an order of its own
         if rows.mixed:  # what a convolution sees beyond the ends differs too
-            hidden = hidden[:, len(rows.own) // 4 : -(len(rows.own) // 4)]
+            hidden = hidden[:, len(rows.own) // 4 : len(rows.own) - len(rows.own) // 4]
         steps = (hidden[:, 1:] - hidden[:, :-1]).abs().amax(dim=(0, 2))
         if bool((steps > SAME * hidden.abs().max()).all()):
             tables = _tables(subject, hidden)
             kind = "learned" if tables else "sinusoidal" if _by_distance(hidden) else "fixed"
             # A convolution as wide as the sample sees an end from everywhere, which looks like positions that are fixed.
             kinds += [] if rows.mixed and kind == "fixed" else [f"absolute-{kind}"]
-    return Entering(tuple(kinds), tables)
+    return Entering(tuple(kinds), tables, bool(rows.own))
 
 
 def _first_input(subject: Subject, stack: str, inputs: Inputs) -> Tensor:

@@ -14,12 +14,15 @@ Method. All in float64, on the running model.
 - Cross-check: two positions are exchanged in a layer's input. Where that changes what sees both, and nothing above explains it, the
   value has `other`. `none`: nothing tells positions apart but a mask.
 
-Parts. None for a model of one stack, else each stack's name, and None too where all are alike; layers that take several streams at once are left out.
+Parts. None for a model of one stack, else each stack's name, and None too where all are alike; layers that take several streams at
+once are left out.
 
-Assumptions. Attention is a softmax over products of queries and keys; masks lie below -1000. Parameters are at random.
+Assumptions. Attention is a softmax over products of queries and keys; masks lie below -1000. Parameters are at random. A layer's input
+is the first tensor of hidden states that it takes: what it takes beside it (Zamba2's embeddings) can look like `absolute-fixed`.
 
-What it cannot tell. Order that a causal mask alone reveals. Fixed positions that are no plain sinusoids, behind a convolution. Kinds by layer are in the detail where layers differ. Sinusoids that a
-norm follows before the first layer are `absolute-fixed`.
+What it cannot tell. Order that a causal mask alone reveals. Fixed positions that are no plain sinusoids, behind a convolution; sinusoids
+that a norm follows before the first layer are `absolute-fixed`. What enters before the layers where positions cannot be followed (text
+with a picture's placeholders, patches that a masked auto-encoder hides): `unseen` in the detail. Kinds by layer are in the detail.
 
 Source. Vaswani et al. 2017 (arXiv 1706.03762), section 3.5: learned and sinusoidal; Shaw et al. 2018 (arXiv 1803.02155): relative;
 Su et al. 2021 (arXiv 2104.09864): rotary; Raffel et al. 2020 (arXiv 1910.10683): learned bias; Press et al. 2022 (arXiv 2108.12409):
@@ -95,6 +98,9 @@ def measure(subject: Subject) -> dict[str | None, Reading]:
         value = sorted(
             {k for kinds in by_layer for k in kinds} | {k for e in streams.values() for k in e.kinds}
         )
+        unseen = [name for name, found in streams.items() if not found.seen]
+        if unseen and not value:
+            continue  # nothing found is not nothing there
         detail: dict[str, Any] = {
             "before": {name: list(found.kinds) for name, found in streams.items()},
             "tables": {
@@ -102,9 +108,11 @@ def measure(subject: Subject) -> dict[str | None, Reading]:
             },
             "by_layer": by_layer,
         }
+        if unseen:
+            detail["unseen"] = unseen
         readings[stack] = Reading(value or ["none"], detail)
     if not readings:
-        raise Unmeasurable("no layer ran")
+        raise Unmeasurable("positions cannot be followed into the layers")
     first, *others = readings.values()
     if not others:
         return {None: first}

@@ -216,3 +216,9 @@ def test_agreement(claimed: Any, measured: list[str], holds: bool) -> None:
 def test_claims_that_are_none(claimed: Any) -> None:
     with pytest.raises(ValueError, match=r"position is one of|stands alone"):
         position.parse(claimed)
+
+
+def test_nothing_seen_is_not_none() -> None:
+    """Masked patches never reach the layers, so that positions cannot be followed; the others have sinusoids."""
+    with pytest.raises(Unmeasurable, match="cannot be followed"):
+        position.measure(subject_of_type("vit_mae"))
