@@ -1,7 +1,7 @@
+import importlib
 import json
 from pathlib import Path
 
-import importlib
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
