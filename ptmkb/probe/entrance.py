@@ -115,6 +115,10 @@ class Entrance:
         return found if len(found) > 1 else []
 
     def _made(self, nodes: list[int]) -> list[Element]:
+        attentions = [at for at in nodes if self.nodes[at].attention is not None]
+        if attentions:  # layers of their own, such as an image encoder's or earlier stages
+            first = next((at for at in nodes if self.nodes[at].op == NORM), attentions[0])
+            return [*self._made([at for at in nodes if at < min(first, attentions[0])]), {"kind": "stages"}]
         elements: list[Element] = []
         for at in nodes:
             element = self._maker(at)

@@ -95,8 +95,8 @@ def test_a_norm_that_moves_moves_in_the_drawing() -> None:
         ]
         return [name for _, name in sorted(rows, reverse=True)][1:4]
 
-    assert order([around(NORM, WIDE)]) == ["RMSNorm", "Feed-forward", "× 2"]
-    assert order([around(WIDE), NORM]) == ["Feed-forward", "RMSNorm", "× 2"]
+    assert order([around(NORM, WIDE)]) == ["RMSNorm", "Feed-forward", "× N"]
+    assert order([around(WIDE), NORM]) == ["Feed-forward", "RMSNorm", "× N"]
 
 
 def test_an_encoder_decoder_stands_side_by_side() -> None:

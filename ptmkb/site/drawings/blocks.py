@@ -69,7 +69,7 @@ class _Diagram:
         started: set[int] = set()
         for at, _ in prefix:
             self._start(at, started)
-            self._stack(at, self._times(at, prefix, cycle, times))
+            self._stack(at, self._times(at, cycle, times))
         if cycle:
             self._cycle(cycle, started, times)
         for stack in self.structure["stacks"]:
@@ -99,9 +99,30 @@ class _Diagram:
     def _stack(self, at: int, times: str) -> None:
         stack = self.structure["stacks"][at]
         streams = [stream for stream in stack["streams"] if stream in self.x]
-        parts = len(stack["blocks"])
-        for index, block in enumerate(stack["blocks"]):
-            self._frame(stack, streams, block["paths"], times if index == parts - 1 else "")
+        if not streams:
+            return
+        if len(stack["blocks"]) == 1:
+            self._frame(stack, streams, stack["blocks"][0]["paths"], times)
+            return
+        bottom = min(self.y[stream] for stream in streams) - 6
+        slot = len(self.canvas.elements)
+        for block in stack["blocks"]:
+            self._frame(stack, streams, block["paths"], "")
+        top = min(self.y[stream] for stream in streams) - 22
+        for stream in streams:
+            self.canvas.line(self.x[stream], self.y[stream], self.x[stream], top)
+            self.y[stream] = top
+        span = max(_span(path, self.box_width) for block in stack["blocks"] for path in block["paths"])
+        half = 87.0 if len(self.x) > 1 else span / 2 + 14
+        left, right = self.x[streams[0]] - half, self.x[streams[-1]] + half
+        self._outline(slot, left, top, right, bottom)
+        self.canvas.label(right - 8, top + 15, times, anchor="end", kind="kb-label-small")
+
+    def _outline(self, slot: int, left: float, top: float, right: float, bottom: float) -> None:
+        """A dashed frame behind what was drawn from a slot on."""
+        frame = Canvas(0, 0)
+        frame.box(left, top, right - left, bottom - top, "kb-frame kb-frame-outer")
+        self.canvas.elements[slot:slot] = frame.elements
 
     def _frame(
         self, stack: Mapping[str, Any], streams: Sequence[str], paths: Sequence[Sequence[Element]], label: str
@@ -148,32 +169,33 @@ class _Diagram:
         for stream in self.y:
             self.canvas.line(self.x[stream], self.y[stream], self.x[stream], top)
             self.y[stream] = top
-        frame = Canvas(0, 0)
-        frame.box(0, top, self.canvas.width, bottom - top, "kb-frame kb-frame-outer")
-        self.canvas.elements[slot:slot] = frame.elements
-        self.canvas.label(self.canvas.width - 8, top + 16, f"× {self._turns(cycle, times)}", anchor="end")
+        self._outline(slot, 0, top, self.canvas.width, bottom)
+        self.canvas.label(
+            self.canvas.width - 8, top + 16, f"× {self._turns(cycle, times) or 'N'}", anchor="end"
+        )
 
-    def _turns(self, cycle: list[list[int]], times: int) -> int:
-        """How often stacks take turns: as often as one that runs only there has layers in the variant."""
+    def _turns(self, cycle: list[list[int]], times: int) -> int | None:
+        """How often stacks take turns in the variant: as often as one that runs only there has layers; None where that is not known."""
         for at, count in cycle:
             small, large = self.sizes.layers((self.structure["stacks"][at]["name"],))
             if large and small == times * count:
                 return large // count
-        return times
+        return None
 
-    def _times(self, at: int, prefix: list[list[int]], cycle: list[list[int]], turns: int) -> str:
+    def _times(self, at: int, cycle: list[list[int]], times: int) -> str:
         """How often a stack's block runs, as its frame says."""
         stack = self.structure["stacks"][at]
         small, large = self.sizes.layers((stack["name"],))
         blocks = stack["blocks"]
-        total = large or small or sum(block["times"] for block in blocks)
         later = sum(count for other, count in cycle if other == at)
-        if later:
-            total -= later * self._turns(cycle, turns)
-        if len(blocks) > 1 or (small and blocks[0]["times"] == 1 and small > 1):
-            return self.boxes.word("layers", layers=total)
+        turns = self._turns(cycle, times) or 0
+        total = large - later * turns if large and (turns or not later) else None
+        if len(blocks) > 1:
+            return self.boxes.word("kinds", layers=total or "N")
+        if small > 1 and blocks[0]["times"] == 1:
+            return self.boxes.word("layers", layers=total or "N")
         each = max(1, small // blocks[0]["times"]) if small and not later else 1
-        return f"× {total // each}"
+        return f"× {total // each if total else 'N'}"
 
     # ---- paths
 
@@ -271,7 +293,7 @@ class _Diagram:
         """Arrows to attention that reads another stack's states."""
         half = self.box_width / 2
         for source, x, y in self.readers:
-            if source not in self.tops or source not in self.x:
+            if source not in self.tops or self.x[source] == x:
                 continue
             other = self.x[source]
             if any(
