@@ -325,6 +325,8 @@ class Classifier:
 
     def _halves(self, start: Tensor, result: Tensor) -> list[Tensor]:
         """The part of a product's result that may have gone into a value: all of it, or one half of its features."""
+        if not result.ndim or not start.ndim:
+            return []
         if start.numel() == result.numel():
             return [start.reshape(result.shape)] if start.shape[-1] == result.shape[-1] else []
         if start.shape[-1] == 2 * result.shape[-1] and start.shape[:-1] == result.shape[:-1]:

@@ -47,13 +47,17 @@ def measure(subject: Subject) -> dict[str | None, Reading]:
     """The structure of a tiny model.
 
     Raises:
-        Unmeasurable: The subject knows no layers.
+        Unmeasurable: The subject knows no layers, or its run cannot be taken apart; a missing picture must not cost a model its proofs.
     """
     from ptmkb.probe.structure import structure
 
     if not any(subject.blocks.values()):
         raise Unmeasurable("no repeated layers are known")
-    found = structure(subject)
+    try:
+        found = structure(subject)
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise Unmeasurable(f"the run cannot be taken apart ({reason})") from error
     if not found["stacks"]:
         raise Unmeasurable("no layer changes a sequence of its own")
     value = {stack["name"]: sum(block["times"] for block in stack["blocks"]) for stack in found["stacks"]}

@@ -179,6 +179,7 @@ class Boxes:
         for part in parts:
             longer = f"{lines[-1]}{between}{part}" if lines[-1] else part
             if lines[-1] and text_width(longer) > room:
+                lines[-1] += between.rstrip()
                 lines.append(part)
             else:
                 lines[-1] = longer
