@@ -17,7 +17,7 @@ from ptmkb.probe.numerics import seeded, tensors_in
 from ptmkb.probe.subject import Subject
 from ptmkb.probe.tracing import Tracer
 
-NORM, INPUT, FIXED = "norm", "input", "fixed"
+NORM, INPUT, FIXED = "<norm>", "<input>", "<fixed>"  # names that no function has
 _FUNCTIONS = {
     "layer_norm": "layer",
     "rms_norm": "rms",
@@ -34,7 +34,7 @@ class Node:
     """One tensor of the run.
 
     Attributes:
-        op: The function that made it; `norm`, `input` (what the model was given), `fixed` (parameters and other leaves).
+        op: The function that made it; `NORM`, `INPUT` (what the model was given), `FIXED` (parameters and other leaves).
         inputs: The nodes of the tensors that went in.
         tensor: The tensor, held so that no other gets its identity.
         fixed: Nothing that the model was given went into it.

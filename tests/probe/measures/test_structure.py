@@ -153,6 +153,13 @@ def test_two_streams_that_read_each_other() -> None:
     assert [run for run in found["order"] if run[0] == names.index("cross")] == [[1, 1], [1, 1]]
 
 
+def test_two_towers_that_are_compared() -> None:
+    for model_type in ("clip", "siglip"):
+        found = of_type(model_type)
+        assert {stack["name"] for stack in found["stacks"]} == {"text", "image"}
+        assert [head["elements"] for head in found["heads"]] == [[{"kind": "similarity"}]]
+
+
 def test_recurrence_with_an_addition_from_the_second_layer_on() -> None:
     found = of_entry("elmo")
     assert [stack["name"] for stack in found["stacks"]] == ["forward", "backward"]
