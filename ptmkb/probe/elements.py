@@ -160,14 +160,14 @@ class Classifier:
         for n in below:
             if (self.nodes[n].op in ADDITIONS and n > scores[0]) or self.nodes[n].op == "baddbmm":
                 for other in self.nodes[n].inputs:
-                    if (
-                        self.nodes[other].fixed
-                        and self.nodes[other].tensor.shape[-1:] == (keys,)
-                        and not extra
-                    ):
+                    if self._placed(other) and self.nodes[other].tensor.shape[-1:] == (keys,) and not extra:
                         extra += self._bias(other)
         seen = _any(weights[..., :keys] > 0, (weights.shape[-2], keys))
         return seen.tolist(), extra, *pair
+
+    def _placed(self, at: int) -> bool:
+        """Whether no weighted product went into a tensor: it is made of positions and masks alone."""
+        return self.nodes[at].fixed or all(self.nodes[n].product is None for n in self.graph.above([at]))
 
     def _scored_by_place(self, at: int) -> bool:
         """Whether a node is a product of an activation with what was made of positions alone."""

@@ -8,7 +8,7 @@ import torch
 
 from ptmkb.probe.dataflow import INPUT, NORM, Recorder
 from ptmkb.probe.elements import Element
-from ptmkb.probe.regions import ADDITIONS, Graph
+from ptmkb.probe.regions import ADDITIONS, PASSING, Graph
 
 FEW = 4
 """Rows of a table: as many kinds of segments there may be, not words."""
@@ -156,9 +156,17 @@ class Entrance:
         if node.op in ADDITIONS and not node.fixed:
             for other in node.inputs:
                 added = self.nodes[other]
-                if added.fixed and added.op != "embedding" and _varies(added.tensor, node.tensor):
+                made = added.fixed or self._selected(other)
+                if made and added.op != "embedding" and _varies(added.tensor, node.tensor):
                     return {"kind": "embedding", "of": ["position" if added.learned else "fixed-position"]}
         return None
+
+    def _selected(self, at: int) -> bool:
+        """Whether a tensor is rows of a table of positions, picked by numbers that were counted from the input."""
+        while len(self.nodes[at].inputs) == 1 and self.nodes[at].op in PASSING:
+            (at,) = self.nodes[at].inputs
+        node = self.nodes[at]
+        return node.op == "index_select" and self.nodes[node.inputs[0]].fixed
 
     def _added_back(self, at: int) -> bool:
         """Whether the result of a convolution is added to what went into it."""

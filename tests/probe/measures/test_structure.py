@@ -107,6 +107,7 @@ def test_what_attention_is() -> None:
         "positions": ["rotary"],
     }
     assert first(of_type("mpt"), "attention")["positions"] == ["fixed-bias"]
+    assert first(of_type("bloom"), "attention")["positions"] == ["fixed-bias"]
     assert first(of_type("xlnet"), "attention")["positions"] == ["relative"]
     assert first(of_type("deberta"), "attention")["positions"] == ["relative"]
     assert first(of_type("qwen3"), "attention")["query_key_norm"] == "rms"
@@ -177,6 +178,9 @@ def test_what_stands_before_and_after() -> None:
     assert found["stacks"][0]["before"] == [[{"kind": "embedding", "of": ["token", "position"]}]]
     assert found["stacks"][0]["after"] == [{"kind": "norm", "norm": "layer"}]
     assert of_type("wav2vec2")["stacks"][0]["before"][0][-2] == {"kind": "embedding", "of": ["convolution"]}
+    assert of_entry("speecht5")["stacks"][1]["before"] == [
+        [{"kind": "embedding", "of": ["token", "fixed-position"]}]
+    ]
     joined = of_entry("uniter")["stacks"][0]["before"][0][0]
     assert joined["kind"] == "concatenate"
     assert [spelled(side) for side in joined["of"]] == ["embedding layer", "linear layer"]
