@@ -71,10 +71,13 @@ def is_shown(match: Match) -> bool:
 def is_another(anchor: Anchor, source: SourceText, match: Match) -> bool:
     """Whether a place is, by what was known at home, another than the anchor's: one that only looks like it.
 
-    It is where the lines are liker to a lookalike of the home text than to the quote, and where they stand in another symbol that was there
-    at home. (Lines that were both moved into an old symbol and edited are given up by this; siblings of deleted lines are far more common.)
+    It is where just these lines stood at home beside the anchor's, where they are liker to a lookalike of the home text than to the quote,
+    and where they stand in another symbol that was there at home. (Lines that were both moved into an old symbol and edited are given up by this; siblings of deleted lines are far more common.)
     """
-    lines = squash(source.lines[match.first - 1 : match.last])
+    found = source.lines[match.first - 1 : match.last]
+    if anchor.home is not None and anchor.home.has_elsewhere(found):
+        return True
+    lines = squash(found)
     own = fuzz.ratio(squash(anchor.quote), lines)
     if any(fuzz.ratio(lookalike, lines) > own for lookalike in anchor.lookalikes):
         return True
@@ -87,7 +90,12 @@ def is_another(anchor: Anchor, source: SourceText, match: Match) -> bool:
 
 
 def candidates(
-    anchor: Anchor, source: SourceText, taken: Collection[int] = (), *, within_symbol: bool = False
+    anchor: Anchor,
+    source: SourceText,
+    taken: Collection[int] = (),
+    *,
+    within_symbol: bool = False,
+    everywhere: bool = False,
 ) -> list[Match]:
     """Places where the anchor's lines may stand now, edited.
 
@@ -96,6 +104,7 @@ def candidates(
         source: the text.
         taken: first lines of places with the very same lines that are known not to be the anchor's.
         within_symbol: align only the lines of the anchor's symbol.
+        everywhere: align the whole text even where something was found in the symbol.
 
     Returns:
         Matches, best first; empty where nothing is alike.
@@ -114,7 +123,7 @@ def candidates(
         _add(found, anchor, source, numbers, barred)
     # Where the symbol is still there, its lines are looked for in it; the whole text only where that gave nothing, or where the text
     # does not parse and the symbol's end is a guess.
-    if not within_symbol and (not found or source.module.error):
+    if everywhere or (not within_symbol and (not found or source.module.error)):
         _add(found, anchor, source, source.code_lines, barred)
     own = (match for match in found.values() if not is_another(anchor, source, match))
     return sorted(own, key=lambda match: (-match.score, match.first))

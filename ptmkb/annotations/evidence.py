@@ -57,6 +57,13 @@ CONTRARY = 0.25
 NEARLY = 0.8
 """Text from which a place is taken for the anchor's lines with a word or a line changed, whatever surrounds it."""
 
+LIKE = 0.7
+"""Text from which a place in neither the old symbol nor the old surroundings may be the anchor's lines as well as a copy as they were:
+two lines with a third between them reach 0.75."""
+
+STILL = 0.6
+"""Text from which lines in the anchor's own symbol are taken for the anchor's, edited, when the lines as they were stand in another symbol."""
+
 COVERAGE = 0.9
 """Lines that are all there, one by one, count this much; characters that agree as a whole count 1."""
 
