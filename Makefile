@@ -38,7 +38,7 @@ bench: $(VENV)/.dev ## the measurements of benchmarks/, as ratios against named 
 	@$(BIN)/python -m benchmarks
 
 schemas: $(VENV)/.site ## JSON Schemas for editors, into schemas/
-	@$(BIN)/ptmkb check --schema schemas
+	@$(BIN)/ptmkb check --schema --out schemas
 
 clean: ## remove what was built
 	rm -rf site build schemas
@@ -50,7 +50,7 @@ $(BIN)/python:
 $(VENV)/.site: $(BIN)/python $(INPUTS)
 	@echo "Installing what the site needs …"
 	@$(PIP) -e .
-	@$(BIN)/ptmkb check --schema schemas > /dev/null
+	@$(BIN)/ptmkb check --schema --out schemas > /dev/null
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.site $(INPUTS)

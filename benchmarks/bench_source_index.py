@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import unittest.mock
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,57 +58,61 @@ class Took:
 
 
 def run() -> dict[str, Any]:
+    """Measure all of it, with a cache of its own."""
+    with (
+        tempfile.TemporaryDirectory() as name,
+        unittest.mock.patch.dict(os.environ, PTMKB_CACHE=f"{name}/cache"),
+    ):
+        return _measure(Path(name))
+
+
+def _measure(folder: Path) -> dict[str, Any]:
     from ptmkb.source import SourceIndex, find_tree, index_path, update_index
 
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        os.environ["PTMKB_CACHE"] = str(folder / "cache")
-        files = _copy(find_tree().where, folder / "tree" / "transformers")
-        tree = find_tree(folder / "tree")
-        changed = tree.where / "models/llama/modeling_llama.py"
-        ours = [sys.executable, "-c", INDEX, str(folder / "tree")]
-        contestants = {
-            "index": [*ours, "0"],
-            "index, one process": [*ours, "1"],
-            "griffe": [sys.executable, "-c", GRIFFE, str(folder / "tree")],
-        }
-        ctags = _universal_ctags()
-        if ctags:
-            contestants["ctags"] = [
-                ctags, "-R", "--languages=Python", "--fields=+neS", "-f", str(folder / "tags"), str(folder / "tree"),
-            ]  # fmt: skip
-        took: dict[str, list[Took]] = {}
-        for _ in range(ROUNDS):
-            for contestant, command in contestants.items():
-                index_path(tree).unlink(missing_ok=True)
-                took.setdefault(contestant, []).append(_timed(command))
-            update_index(tree)
-            took.setdefault("index, nothing changed", []).append(_timed([*ours, "0"]))
-            changed.write_text(changed.read_text() + "\n\nx = 1\n")
-            took.setdefault("index, one file changed", []).append(_timed([*ours, "0"]))
+    files = _copy(find_tree().where, folder / "tree" / "transformers")
+    tree = find_tree(folder / "tree")
+    changed = tree.where / "models/llama/modeling_llama.py"
+    ours = [sys.executable, "-c", INDEX, str(folder / "tree")]
+    contestants = {
+        "index": [*ours, "0"],
+        "index, one process": [*ours, "1"],
+        "griffe": [sys.executable, "-c", GRIFFE, str(folder / "tree")],
+    }
+    ctags = _universal_ctags()
+    if ctags:
+        contestants["ctags"] = [
+            ctags, "-R", "--languages=Python", "--fields=+neS", "-f", str(folder / "tags"), str(folder / "tree"),
+        ]  # fmt: skip
+    took: dict[str, list[Took]] = {}
+    for _ in range(ROUNDS):
+        for contestant, command in contestants.items():
+            index_path(tree).unlink(missing_ok=True)
+            took.setdefault(contestant, []).append(_timed(command))
         update_index(tree)
-        with SourceIndex(tree) as index:
-            counts = index.counts()
-            answers = {question: _median(lambda q=question: index.search(q)) for question in QUESTIONS}
-            named = _median(lambda: index.named("LlamaAttention.forward"))
-        size = index_path(tree).stat().st_size
-        command = [sys.executable, "-m", "ptmkb", "source"]
-        where = ["--tree", str(folder / "tree")]
-        commands = {
-            "ptmkb source search": min(
-                _timed([*command, "search", "rotary embedding", *where]).passed for _ in range(ROUNDS)
-            ),
-            "ptmkb source show": min(
-                _timed([*command, "show", "LlamaAttention.forward", *where]).passed for _ in range(ROUNDS)
-            ),
-        }
-        names = {"index": sum(counts[kind] for kind in ("class", "function", "method"))}
-        names["griffe"] = int(took["griffe"][-1].said)
-        if ctags:
-            lines = (folder / "tags").read_text(encoding="utf-8", errors="replace").splitlines()
-            names["ctags"] = sum(
-                line.split(';"')[-1].split("\t")[1:2] in (["c"], ["f"], ["m"]) for line in lines
-            )
+        took.setdefault("index, nothing changed", []).append(_timed([*ours, "0"]))
+        changed.write_text(changed.read_text() + "\n\nx = 1\n")
+        took.setdefault("index, one file changed", []).append(_timed([*ours, "0"]))
+    update_index(tree)
+    with SourceIndex(tree) as index:
+        counts = index.counts()
+        answers = {question: _median(lambda q=question: index.search(q)) for question in QUESTIONS}
+        named = _median(lambda: index.named("LlamaAttention.forward"))
+    size = index_path(tree).stat().st_size
+    command = [sys.executable, "-m", "ptmkb", "source"]
+    where = ["--tree", str(folder / "tree")]
+    commands = {
+        "ptmkb source search": min(
+            _timed([*command, "search", "rotary embedding", *where]).passed for _ in range(ROUNDS)
+        ),
+        "ptmkb source show": min(
+            _timed([*command, "show", "LlamaAttention.forward", *where]).passed for _ in range(ROUNDS)
+        ),
+    }
+    names = {"index": sum(counts[kind] for kind in ("class", "function", "method"))}
+    names["griffe"] = int(took["griffe"][-1].said)
+    if ctags:
+        lines = (folder / "tags").read_text(encoding="utf-8", errors="replace").splitlines()
+        names["ctags"] = sum(line.split(';"')[-1].split("\t")[1:2] in (["c"], ["f"], ["m"]) for line in lines)
     best = {
         contestant: {
             "seconds": round(min(one.passed for one in times), 3),

@@ -99,7 +99,7 @@ def _read(
     try:
         document = read_document(path)
     except DocumentError as error:
-        problems.append(error.problem)
+        problems.extend(error.problems)
         return
     _, found = parse(document, NoteFile)
     problems += found

@@ -45,13 +45,22 @@ def register(app: typer.Typer) -> None:
 def check(
     ctx: typer.Context,
     schema: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the JSON Schemas for editors into DIR instead.")
+        bool, typer.Option("--schema", help="Print the JSON Schemas of all kinds of files instead.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="With --schema: write them into DIR, a file a kind.")
     ] = None,
     format_: Annotated[Format, typer.Option("--format")] = Format.table,
 ) -> None:
     """Check catalogue and notes: every problem as `file:line: what is wrong; how to mend it`."""
-    if schema is not None:
-        _write_schemas(schema)
+    if out is not None and not schema:
+        refuse("--out goes with --schema")
+    if schema:
+        schemas = _schemas()
+        if out is None:
+            print_json(schemas)
+        else:
+            _write_schemas(schemas, out)
         return
     catalogue, problems = _check_all(ctx.obj)
     if format_ is Format.json:
@@ -88,21 +97,25 @@ def _check_all(state: State) -> tuple[Catalogue, list[Problem]]:
     return catalogue, sorted(set(problems))
 
 
-def _write_schemas(directory: Path) -> None:
+def _schemas() -> dict[str, dict[str, Any]]:
+    """The JSON Schema of each kind of file, by the kind's name."""
     from ptmkb.annotations import NoteFile
     from ptmkb.catalogue import Categories, Model, Papers
 
-    directory.mkdir(parents=True, exist_ok=True)
     kinds: dict[str, type[BaseModel]] = {
         "model": Model,
         "papers": Papers,
         "categories": Categories,
         "notes": NoteFile,
     }
-    for name, kind in kinds.items():
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {name: dialect | kind.model_json_schema(by_alias=True) for name, kind in kinds.items()}
+
+
+def _write_schemas(schemas: dict[str, dict[str, Any]], directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, schema in schemas.items():
         path = directory / f"{name}.schema.json"
-        schema: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-        schema |= kind.model_json_schema(by_alias=True)
         path.write_text(json.dumps(schema, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         sys.stdout.write(f"{path}\n")
 

@@ -22,7 +22,15 @@ from pathlib import Path
 CONFIGURATIONS = {"en": "mkdocs.yml", "zh": "mkdocs.zh.yml"}
 _STAMP = ".fingerprint"
 _INPUTS = ("mkdocs.yml", "mkdocs.zh.yml", "docs", "ptmkb", "annotations")
-_RELEASES = ("mkdocs", "mkdocs-material", "mkdocstrings", "mkdocstrings-python", "transformers", "pyvis", "networkx")
+_RELEASES = (
+    "mkdocs",
+    "mkdocs-material",
+    "mkdocstrings",
+    "mkdocstrings-python",
+    "transformers",
+    "pyvis",
+    "networkx",
+)
 
 
 class SiteError(Exception):
@@ -37,7 +45,9 @@ def project_root() -> Path:
     """
     root = Path(__file__).parents[2]
     if not (root / "mkdocs.yml").is_file():
-        raise SiteError("the site is built in a checkout of ptmkb; `ptmkb pages --out DIR` writes its pages anywhere")
+        raise SiteError(
+            "the site is built in a checkout of ptmkb; `ptmkb pages --out DIR` writes its pages anywhere"
+        )
     return root
 
 
@@ -116,10 +126,14 @@ def _build_one(root: Path, language: str, target: Path, strict: bool) -> None:
 
     from ptmkb.catalogue import CatalogueError
 
-    logging.basicConfig(level=logging.WARNING, format=f"{language}: %(levelname)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.WARNING, format=f"{language}: %(levelname)s %(message)s", stream=sys.stderr
+    )
     import jieba
 
-    jieba.setLogLevel(logging.WARNING)  # Material's search segments Chinese with it; it reports every start otherwise
+    jieba.setLogLevel(
+        logging.WARNING
+    )  # Material's search segments Chinese with it; it reports every start otherwise
     try:
         configuration = root / CONFIGURATIONS[language]
         mkdocs_build(load_config(str(configuration), site_dir=str(target), strict=strict))
@@ -134,7 +148,7 @@ def _build_one(root: Path, language: str, target: Path, strict: bool) -> None:
 class _Handler(http.server.SimpleHTTPRequestHandler):
     """Serves files without a line a request."""
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the name of the base class)
         """Say nothing."""
 
 

@@ -81,4 +81,6 @@ def _figure(model_id: str, part: str | None, origin: str, kb: Knowledge) -> str:
             picture = flow_matrix(found.detail["matrix"], f"{name}: {caption}")
             return f'<figure markdown>\n{picture}\n<figcaption markdown="span">[{name}]({address})<br>{caption}</figcaption>\n</figure>'
     named = f"{model_id}:{part}" if part else model_id
-    raise ChapterError(f"{origin} asks for the flow of `{named}`, which the evidence does not have; run `make probe`")
+    raise ChapterError(
+        f"{origin} asks for the flow of `{named}`, which the evidence does not have; run `make probe`"
+    )

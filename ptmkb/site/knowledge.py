@@ -60,7 +60,9 @@ class Knowledge:
         for resolved in self.notes:
             files.setdefault(resolved.note.file, []).append(resolved)
         for notes in files.values():
-            notes.sort(key=lambda r: (r.resolution.first_line is None, r.resolution.first_line or 0, r.note.id))
+            notes.sort(
+                key=lambda r: (r.resolution.first_line is None, r.resolution.first_line or 0, r.note.id)
+            )
         return dict(sorted(files.items()))
 
     def model_link(self, origin: str, model_id: str) -> str:
@@ -94,7 +96,9 @@ def short_authors(authors: list[str], language: str) -> str:
     return f"{family[0]} {'等' if language == 'zh' else 'et al.'}"
 
 
-def gather(language: Language, catalogue_dir: Path | None = None, annotations_dir: Path | None = None) -> Knowledge:
+def gather(
+    language: Language, catalogue_dir: Path | None = None, annotations_dir: Path | None = None
+) -> Knowledge:
     """Read everything that the pages of a language are made from.
 
     Args:

@@ -72,7 +72,10 @@ def _navigation(made: list[Section], docs: Path, kb: Knowledge) -> list[Any]:
         tabs.append((section.order, {label: _tab(shown)}))
     for index in sorted(docs.glob("*/index.md")):
         front = front_matter(index.read_text(encoding="utf-8"))
-        rest = sorted(index.parent.glob("*.md"), key=lambda path: (front_matter(path.read_text(encoding="utf-8")).get("order", 50), path.name))
+        rest = sorted(
+            index.parent.glob("*.md"),
+            key=lambda path: (front_matter(path.read_text(encoding="utf-8")).get("order", 50), path.name),
+        )
         below = [path.relative_to(docs).as_posix() for path in rest if path != index]
         first = index.relative_to(docs).as_posix()
         tabs.append((int(front.get("order", 60)), {str(front["title"]): [first, *below] if below else first}))
@@ -91,4 +94,3 @@ def _tab(pages: list[Page]) -> Any:
             below.append({page.group: groups[page.group]})
         (groups[page.group] if page.group else below).append({page.title: page.path})
     return below
-

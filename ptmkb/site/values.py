@@ -37,30 +37,37 @@ def value_text(measure: str, value: Any, language: str) -> str:
         return f'<span title="{value:,}">{count(value)}</span>'
     if isinstance(value, dict) and "kind" in value:
         extra = {key: item for key, item in value.items() if key != "kind"}
-        rest = ", ".join(f"{word_or(f'extra.{key}', language)} {value_text('', item, language)}" for key, item in extra.items())
-        kind = word_or(f"value.{value['kind']}", language)
-        return f"{kind} ({rest})" if rest else kind
+        rest = ", ".join(
+            f"{word_or('extra', key, language)} {value_text('', item, language)}"
+            for key, item in extra.items()
+        )
+        kind = word_or("value", value["kind"], language)
+        if not rest:
+            return kind
+        return f"{kind}（{rest}）" if language == "zh" else f"{kind} ({rest})"
     if isinstance(value, dict):
-        pairs = (f"{word_or(f'shape.{key}', language)} {value_text('', item, language)}" for key, item in value.items())
+        pairs = (
+            f"{word_or('shape', key, language)} {value_text('', item, language)}"
+            for key, item in value.items()
+        )
         return ("，" if language == "zh" else ", ").join(pairs)
     if isinstance(value, list | tuple):
         return ", ".join(value_text("", item, language) for item in value)
     if not isinstance(value, str):
         return str(value)
-    own = word_or(f"{measure}.{value}", language)  # a causal objective is not called what a causal flow is called
-    return own if own != value else word_or(f"value.{value}", language)
+    own = word_or(measure, value, language)  # a causal objective is not called what a causal flow is called
+    return own if own != value else word_or("value", value, language)
 
 
 def part_text(part: str | None, language: str) -> str:
     """A part's name; `image>text` as an arrow."""
     if part is None:
         return ""
-    return " → ".join(word_or(f"part.{piece}", language) for piece in part.split(">"))
+    return " → ".join(word_or("part", piece, language) for piece in part.split(">"))
 
 
 def badge(verdict: str, language: str, why: str | None = None) -> str:
     """A verdict as a coloured word, its reason on hover."""
     reason = " ".join((why or "").split())
     title = f' title="{escape(reason)}"' if reason else ""
-    return f'<span class="kb-verdict kb-{verdict}"{title}>{word_or(f"verdict.{verdict}", language)}</span>'
-
+    return f'<span class="kb-verdict kb-{verdict}"{title}>{word_or("verdict", verdict, language)}</span>'

@@ -31,6 +31,13 @@ def word(key: str, language: str, **values: object) -> str:
     return text.format(**values) if values else text
 
 
-def word_or(key: str, language: str) -> str:
-    """A label in a language, or the key itself where the vocabulary is open (a part's name, a new measure)."""
-    return _all()[key][language] if key in _all() else key.rpartition(".")[2]
+def word_or(family: str, value: str, language: str) -> str:
+    """A label of an open vocabulary (a part's name, a measured value), or the value itself where it has none.
+
+    Args:
+        family: The first part of the key in `data/words.yaml`.
+        value: The rest of the key.
+        language: `en` or `zh`.
+    """
+    texts = _all().get(f"{family}.{value}")
+    return texts[language] if texts else value

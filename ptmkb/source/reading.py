@@ -114,7 +114,8 @@ def _feed(
             worker.stdin.flush()
         answer = worker.stdout.readline()
         if not answer:
-            done.put({}) if 1 else done.put(SourceError(
+            done.put(
+                SourceError(
                     f"a process that read {chunk[0]} and the {len(chunk) - 1} files after it ended; run it again"
                 )
             )

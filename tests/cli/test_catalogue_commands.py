@@ -97,7 +97,7 @@ def test_check_as_json(runner, copy):
 
 
 def test_check_writes_the_schemas(runner, tmp_path: Path):
-    result = runner.invoke(app, ["check", "--schema", str(tmp_path / "schemas")])
+    result = runner.invoke(app, ["check", "--schema", "--out", str(tmp_path / "schemas")])
     assert result.exit_code == 0
     names = sorted(path.name for path in (tmp_path / "schemas").iterdir())
     assert names == [f"{name}.schema.json" for name in ("categories", "model", "notes", "papers")]
@@ -105,6 +105,15 @@ def test_check_writes_the_schemas(runner, tmp_path: Path):
         schema = json.loads((tmp_path / "schemas" / name).read_text())
         assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
         assert schema["$defs"]
+
+
+def test_check_prints_the_schemas(runner):
+    result = runner.invoke(app, ["check", "--schema"])
+    assert result.exit_code == 0
+    schemas = json.loads(result.stdout)
+    assert sorted(schemas) == ["categories", "model", "notes", "papers"]
+    assert "released" in schemas["model"]["required"]
+    assert runner.invoke(app, ["check", "--out", "x"]).exit_code == 2
 
 
 def test_every_file_names_its_schema_for_editors():
@@ -277,7 +286,7 @@ def test_no_such_catalogue():
 
 def test_what_cannot_be_written_is_one_line(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    result = command("check", "--schema", tmp_path / "file" / "schemas")
+    result = command("check", "--schema", "--out", tmp_path / "file" / "schemas")
     assert result.returncode == 1
     assert result.stderr == f"ptmkb: {tmp_path}/file/schemas: Not a directory\n"
 

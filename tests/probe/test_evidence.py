@@ -23,7 +23,9 @@ def test_every_claim_of_every_entry_is_in_the_evidence_as_it_stands(record: Prob
         assert proof is not None, f"{model.id}: run `make probe`"
         claimed = [(c.measure, c.part, c.variant, c.value) for c in model.claims]
         proved = [(c.measure, c.part, c.variant, c.claimed) for c in proof.claims if c.origin == "entry"]
-        assert json.loads(json.dumps(proved)) == json.loads(json.dumps(claimed)), f"{model.id}: run `make probe`"
+        assert json.loads(json.dumps(proved)) == json.loads(json.dumps(claimed)), (
+            f"{model.id}: run `make probe`"
+        )
 
 
 def test_no_claim_is_refuted_and_nearly_all_are_measured(record: ProbeRecord) -> None:
@@ -50,7 +52,9 @@ def test_evidence_holds_no_times_so_that_equal_results_are_equal_bytes(record: P
     assert {model.seconds for model in record.models} == {0.0}
 
 
-def test_writing_and_reading_a_record_changes_nothing(record: ProbeRecord, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_writing_and_reading_a_record_changes_nothing(
+    record: ProbeRecord, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = tmp_path_factory.mktemp("record") / "transformers-0.json"
     write_record(record, path)
     assert read_record(path) == record

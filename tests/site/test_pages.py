@@ -47,7 +47,9 @@ def test_every_entry_has_its_page(knowledge: Knowledge, pages: dict[str, Page]) 
         assert paper.link in papers
 
 
-def test_every_claim_stands_with_the_verdict_of_the_evidence(knowledge: Knowledge, pages: dict[str, Page]) -> None:
+def test_every_claim_stands_with_the_verdict_of_the_evidence(
+    knowledge: Knowledge, pages: dict[str, Page]
+) -> None:
     record = read_evidence()
     assert record is not None
     for model in knowledge.catalogue.models.values():
@@ -62,7 +64,9 @@ def test_every_claim_stands_with_the_verdict_of_the_evidence(knowledge: Knowledg
 
 def test_links_between_pages_lead_somewhere(pages: dict[str, Page]) -> None:
     chapters = {"method/index.md", "contributing/index.md"}
-    ids = {path: set(re.findall(r'\bid="([^"]+)"|\{ #([\w-]+) \}', page.text)) for path, page in pages.items()}
+    ids = {
+        path: set(re.findall(r'\bid="([^"]+)"|\{ #([\w-]+) \}', page.text)) for path, page in pages.items()
+    }
     anchors = {path: {name for pair in found for name in pair if name} for path, found in ids.items()}
     checked = 0
     for path, page in pages.items():
@@ -115,7 +119,11 @@ def test_source_stretches_cover_a_file_once() -> None:
 def test_a_note_stands_beside_its_own_lines(pages: dict[str, Page], knowledge: Knowledge) -> None:
     text = pages["source/models/bert/modeling_bert.md"].text
     row = next(row for row in text.split('<div class="kb-row') if "{ #bert-scaled-scores }" in row)
-    first_line = re.sub(r"<[^>]+>", "", re.findall(r'<span class="kb-line[^>]*>(.*?)</span>(?=<span class="kb-line|</pre>)', row)[0])
+    first_line = re.sub(
+        r"<[^>]+>",
+        "",
+        re.findall(r'<span class="kb-line[^>]*>(.*?)</span>(?=<span class="kb-line|</pre>)', row)[0],
+    )
     assert "attn_weights" in first_line
     assert "torch.matmul" in first_line
 
@@ -134,7 +142,8 @@ def test_tables_escape_what_would_break_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "text"), [(109_482_240, "109.5M"), (1_543_304_960, "1.5B"), (999, "999"), (13_593_316, "13.6M")]
+    ("number", "text"),
+    [(109_482_240, "109.5M"), (1_543_304_960, "1.5B"), (999, "999"), (13_593_316, "13.6M")],
 )
 def test_counts_read_as_people_write_them(number: int, text: str) -> None:
     assert count(number) == text
@@ -143,10 +152,23 @@ def test_counts_read_as_people_write_them(number: int, text: str) -> None:
 def test_values_in_words() -> None:
     assert value_text("flow", "causal", "en") == "causal"
     assert value_text("objective", "causal", "en") == "next token"
-    assert value_text("flow", {"kind": "sliding-window", "window": 4}, "zh") == "滑动窗口 (窗口 4)"
+    assert value_text("flow", {"kind": "sliding-window", "window": 4}, "zh") == "滑动窗口（窗口 4）"
     assert value_text("shape", {"layers": 12, "heads": 8}, "en") == "layers 12, heads 8"
     assert part_text("image>text", "zh") == "图像 → 文本"
     assert 'title="a &lt;b&gt; &quot;c&quot;"' in badge("refuted", "en", 'a <b> "c"')
+
+
+@pytest.mark.parametrize("published", ["1.3B", "175.0B", "46.7B", "110M", "a.b.c"])
+def test_a_published_figure_is_shown_as_published(published: str) -> None:
+    for language in ("en", "zh"):
+        assert value_text("parameters", published, language) == published
+
+
+def test_every_published_figure_stands_on_its_page(knowledge: Knowledge, pages: dict[str, Page]) -> None:
+    for model in knowledge.catalogue.models.values():
+        for claim in model.claims:
+            if claim.measure == "parameters":
+                assert f"| {claim.value} |" in pages[f"models/{model.id}.md"].text, (model.id, claim.value)
 
 
 def test_drawings_are_well_formed_and_labelled() -> None:
@@ -169,7 +191,11 @@ def test_a_category_names_only_drawings_that_exist(knowledge: Knowledge) -> None
 
 
 def test_chapters_get_their_measured_pictures(knowledge: Knowledge) -> None:
-    text = expand("before\n\n<!-- flow:bert -->\n<!-- flow:unilm:sequence-to-sequence -->\n\nafter", "method/index.md", knowledge)
+    text = expand(
+        "before\n\n<!-- flow:bert -->\n<!-- flow:unilm:sequence-to-sequence -->\n\nafter",
+        "method/index.md",
+        knowledge,
+    )
     assert text.count("<figure") == 2
     assert "../models/unilm.md" in text
     with pytest.raises(ChapterError, match="`nobody`"):

@@ -201,6 +201,7 @@ def test_updating_ends_where_indexing_anew_does(tree: SourceTree) -> None:
                     "SELECT path, name, holder, doc FROM (SELECT rowid AS id, * FROM words) JOIN "
                     "(SELECT symbols.id, path FROM symbols JOIN files ON files.id = file) USING (id)",
                     "SELECT path, size, stamp, lines FROM files",
+                    "SELECT COUNT(*) - (SELECT COUNT(*) FROM symbols) FROM words",
                 )
             ]
 
@@ -210,6 +211,7 @@ def test_updating_ends_where_indexing_anew_does(tree: SourceTree) -> None:
     updated = content(update_index(tree).path)
     assert updated == content(update_index(tree, anew=True).path)
     assert any("Added" in row for row in updated[1])
+    assert updated[-1] == [(0,)]
 
 
 def test_a_wheel_is_read_like_the_folder_that_it_was_made_of(tree: SourceTree, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def parse(value: Any) -> dict[str, Any]:
     """
     claim = {"kind": value} if isinstance(value, str) else dict(value) if isinstance(value, Mapping) else {}
     kind = claim.get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(
             f"a flow is one of {', '.join(KINDS)}, or a mapping with one of them as `kind`; not {value!r}"
         )

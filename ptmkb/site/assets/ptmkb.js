@@ -118,6 +118,10 @@ function drawGraph() {
 
   paint();
   network.fit();
+  if (canvas.clientWidth < 600) {  // a phone: names that can be read, beginning with the oldest; the rest is a swipe away
+    const scale = 0.62;
+    network.moveTo({ scale, position: { x: Math.min(...Object.values(data.years)) + canvas.clientWidth / 2 / scale, y: 0 } });
+  }
   const named = decodeURIComponent(location.hash.slice(1));
   if (byId.has(named)) show(named);
   canvas.dataset.drawn = String(data.nodes.length);

@@ -14,7 +14,9 @@ class Canvas:
         self.width, self.height = width, height
         self.elements: list[str] = []
 
-    def box(self, x: float, y: float, width: float, height: float, kind: str = "kb-box", label: str = "") -> None:
+    def box(
+        self, x: float, y: float, width: float, height: float, kind: str = "kb-box", label: str = ""
+    ) -> None:
         """A rectangle by its upper left corner, with a label in its middle."""
         self.elements.append(
             f'<rect class="{kind}" x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="4"/>'
@@ -25,7 +27,9 @@ class Canvas:
     def label(self, x: float, y: float, text: str, *, anchor: str = "middle", soft: bool = False) -> None:
         """A text whose baseline's middle (or `start`, `end`) is given."""
         kind = "kb-label-soft" if soft else "kb-label"
-        self.elements.append(f'<text class="{kind}" x="{x:g}" y="{y:g}" text-anchor="{anchor}">{escape(text)}</text>')
+        self.elements.append(
+            f'<text class="{kind}" x="{x:g}" y="{y:g}" text-anchor="{anchor}">{escape(text)}</text>'
+        )
 
     def line(self, x1: float, y1: float, x2: float, y2: float, kind: str = "kb-arc") -> None:
         """A straight line."""

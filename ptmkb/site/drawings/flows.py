@@ -22,7 +22,10 @@ _TITLES = {
     "flow-bidirectional": ("Every output sees every input", "每个输出都能看到全部输入"),
     "flow-causal": ("Each output sees its own input and those before it", "每个输出只看到自己和之前的输入"),
     "flow-sliding-window": ("Each output sees the last three inputs", "每个输出只看到最近三个输入"),
-    "flow-prefix": ("The first three inputs see each other; the rest see what came before", "前三个输入彼此可见，其后的只看到之前的"),
+    "flow-prefix": (
+        "The first three inputs see each other; the rest see what came before",
+        "前三个输入彼此可见，其后的只看到之前的",
+    ),
     "flow-permuted": (
         "The order of prediction is drawn; the tokens stay where they are",
         "预测顺序是抽取的，词元的位置不变",
@@ -34,7 +37,9 @@ def _title(name: str, language: str) -> str:
     return _TITLES[name][language == "zh"]
 
 
-def _flow(name: str, rule: Rule, followed: int, numbers: list[str] | None = None, count: int = 6) -> Callable[[str], str]:
+def _flow(
+    name: str, rule: Rule, followed: int, numbers: list[str] | None = None, count: int = 6
+) -> Callable[[str], str]:
     """A drawing of one rule on one sequence."""
 
     def draw(language: str) -> str:
@@ -49,7 +54,9 @@ def _flow(name: str, rule: Rule, followed: int, numbers: list[str] | None = None
         for i in range(count):
             seen = rule(followed, i)
             canvas.box(i * _STEP, _TOP, _TOKEN, _TOKEN, "kb-token-warm" if i == followed else "kb-token")
-            canvas.box(i * _STEP, _BOTTOM, _TOKEN, _TOKEN, "kb-token-warm" if seen else "kb-token", str(i + 1))
+            canvas.box(
+                i * _STEP, _BOTTOM, _TOKEN, _TOKEN, "kb-token-warm" if seen else "kb-token", str(i + 1)
+            )
             if numbers:
                 canvas.label(_centre(i), _TOP - 8, numbers[i], soft=True)
         _matrix(canvas, count * _STEP + 30, (136 + _TOP - count * _CELL) / 2, count, rule, followed)
@@ -94,8 +101,14 @@ def _encoder_decoder(language: str) -> str:
         canvas.arrow(right[i] + 12, 56, right[i] + 12, 38, "kb-arc-warm")
         canvas.box(right[i], 12, _TOKEN, _TOKEN, "kb-token-warm")
     canvas.label(84, 162, "彼此可见" if zh else "see each other", soft=True)
-    canvas.label(304, 162, "只看之前，也看整个输入" if zh else "see what came before, and all of the input", soft=True)
-    return canvas.svg("编码器双向，解码器单向并关注整个输入" if zh else "A bidirectional encoder; a causal decoder that attends to all of it")
+    canvas.label(
+        304, 162, "只看之前，也看整个输入" if zh else "see what came before, and all of the input", soft=True
+    )
+    return canvas.svg(
+        "编码器双向，解码器单向并关注整个输入"
+        if zh
+        else "A bidirectional encoder; a causal decoder that attends to all of it"
+    )
 
 
 def _recurrent(language: str) -> str:
@@ -116,7 +129,11 @@ def _recurrent(language: str) -> str:
             canvas.arrow(xs[i + 1] - 8, 62, x + 33, 62, "kb-arc-warm")
     canvas.label(50, 108, "前向" if zh else "forward", anchor="end", soft=True)
     canvas.label(50, 66, "后向" if zh else "backward", anchor="end", soft=True)
-    return canvas.svg("前向与后向循环网络各读一遍，结果拼接" if zh else "One network reads forward, one backward; what they make is joined")
+    return canvas.svg(
+        "前向与后向循环网络各读一遍，结果拼接"
+        if zh
+        else "One network reads forward, one backward; what they make is joined"
+    )
 
 
 def _state_space(language: str) -> str:
@@ -135,7 +152,9 @@ def _state_space(language: str) -> str:
             canvas.arrow(x + 36, 77, xs[i + 1] - 13, 77, "kb-arc-warm")
     canvas.label(44, 81, "状态" if zh else "state", anchor="end", soft=True)
     return canvas.svg(
-        "固定大小的状态沿序列传递，输入决定写入与读出什么" if zh else "A state of fixed size moves along; the input decides what is written and read"
+        "固定大小的状态沿序列传递，输入决定写入与读出什么"
+        if zh
+        else "A state of fixed size moves along; the input decides what is written and read"
     )
 
 

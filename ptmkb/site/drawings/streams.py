@@ -10,7 +10,9 @@ from ptmkb.site.drawings.canvas import Canvas
 _TOKEN = 24
 
 
-def _tokens(canvas: Canvas, x: float, y: float, count: int, kind: str = "kb-token", gap: float = 32) -> list[float]:
+def _tokens(
+    canvas: Canvas, x: float, y: float, count: int, kind: str = "kb-token", gap: float = 32
+) -> list[float]:
     """A row of tokens; gives their centres."""
     for i in range(count):
         canvas.box(x + i * gap, y, _TOKEN, _TOKEN, kind)
@@ -20,8 +22,13 @@ def _tokens(canvas: Canvas, x: float, y: float, count: int, kind: str = "kb-toke
 def _patches(canvas: Canvas, x: float, y: float, side: float, cells: int) -> None:
     """A little picture cut into patches: a hill and a sun."""
     canvas.box(x, y, side, side, "kb-token")
-    canvas.path(f"M{x} {y + side}L{x + side * 0.35:g} {y + side * 0.5:g}L{x + side * 0.6:g} {y + side * 0.75:g}L{x + side * 0.75:g} {y + side * 0.6:g}L{x + side} {y + side}Z", "kb-head")
-    canvas.elements.append(f'<circle class="kb-head-warm" cx="{x + side * 0.72:g}" cy="{y + side * 0.26:g}" r="{side * 0.1:g}"/>')
+    canvas.path(
+        f"M{x} {y + side}L{x + side * 0.35:g} {y + side * 0.5:g}L{x + side * 0.6:g} {y + side * 0.75:g}L{x + side * 0.75:g} {y + side * 0.6:g}L{x + side} {y + side}Z",
+        "kb-head",
+    )
+    canvas.elements.append(
+        f'<circle class="kb-head-warm" cx="{x + side * 0.72:g}" cy="{y + side * 0.26:g}" r="{side * 0.1:g}"/>'
+    )
     for i in range(1, cells):
         at = side / cells * i
         canvas.line(x + at, y, x + at, y + side, "kb-arc-faint")
@@ -52,7 +59,11 @@ def _single(language: str) -> str:
         canvas.arrow(x, 36, x, 16)
     canvas.label(106, 142, "文本" if zh else "words", soft=True)
     canvas.label(306, 142, "图像区域或图块" if zh else "regions or patches", soft=True)
-    return canvas.svg("文本与图像拼成一个序列，由同一个网络处理" if zh else "Words and image pieces form one sequence in one network")
+    return canvas.svg(
+        "文本与图像拼成一个序列，由同一个网络处理"
+        if zh
+        else "Words and image pieces form one sequence in one network"
+    )
 
 
 def _dual(language: str) -> str:
@@ -77,7 +88,11 @@ def _dual(language: str) -> str:
     canvas.arrow(330, 28, 330, 8, "kb-arc-warm")
     canvas.label(90, 184, "文本" if zh else "words", soft=True)
     canvas.label(330, 184, "图像区域" if zh else "regions", soft=True)
-    return canvas.svg("两个流各自编码，再通过交叉注意力互相读取" if zh else "Two streams, each encoded on its own, then reading each other by cross-attention")
+    return canvas.svg(
+        "两个流各自编码，再通过交叉注意力互相读取"
+        if zh
+        else "Two streams, each encoded on its own, then reading each other by cross-attention"
+    )
 
 
 def _dual_encoder(language: str) -> str:
@@ -97,7 +112,11 @@ def _dual_encoder(language: str) -> str:
     canvas.arrow(248, 29, 240, 29, "kb-arc-warm")
     canvas.label(90, 174, "文本" if zh else "words", soft=True)
     canvas.label(210, 62, "相似度" if zh else "similarity", soft=True)
-    return canvas.svg("两个编码器互不相见，只在最后比较两个向量" if zh else "Two encoders that never see each other; only their two vectors are compared")
+    return canvas.svg(
+        "两个编码器互不相见，只在最后比较两个向量"
+        if zh
+        else "Two encoders that never see each other; only their two vectors are compared"
+    )
 
 
 def _audio_frames(language: str) -> str:
@@ -116,7 +135,11 @@ def _audio_frames(language: str) -> str:
     for x in (304, 336):
         canvas.arrow(x, 34, x, 12, "kb-arc-warm")
     canvas.label(322, 136, "帧，有些被掩住" if zh else "frames, some of them masked", soft=True)
-    return canvas.svg("卷积把波形变成帧，再由 Transformer 编码" if zh else "Convolutions turn a waveform into frames for a Transformer")
+    return canvas.svg(
+        "卷积把波形变成帧，再由 Transformer 编码"
+        if zh
+        else "Convolutions turn a waveform into frames for a Transformer"
+    )
 
 
 def _speech_recognition(language: str) -> str:
@@ -137,7 +160,11 @@ def _speech_recognition(language: str) -> str:
     for x in centres:
         canvas.arrow(x, 58, x, 38, "kb-arc-warm")
     canvas.label(373, 112, "文字" if zh else "words", soft=True)
-    return canvas.svg("语音变成帧，编码后写成文字" if zh else "Speech becomes frames, is encoded, and is written down as words")
+    return canvas.svg(
+        "语音变成帧，编码后写成文字"
+        if zh
+        else "Speech becomes frames, is encoded, and is written down as words"
+    )
 
 
 def _speech_synthesis(language: str) -> str:
@@ -153,7 +180,11 @@ def _speech_synthesis(language: str) -> str:
     canvas.arrow(310, 65, 334, 65, "kb-arc-warm")
     canvas.path(_wave(340, 65, 92), "kb-arc-warm")
     canvas.label(386, 100, "语音" if zh else "speech", soft=True)
-    return canvas.svg("文字编码后展开为声学表示，再生成波形" if zh else "Words are encoded, stretched into acoustic frames, and become a waveform")
+    return canvas.svg(
+        "文字编码后展开为声学表示，再生成波形"
+        if zh
+        else "Words are encoded, stretched into acoustic frames, and become a waveform"
+    )
 
 
 def _patches_drawing(language: str) -> str:
@@ -163,13 +194,17 @@ def _patches_drawing(language: str) -> str:
     canvas.label(48, 122, "图像" if zh else "image", soft=True)
     canvas.arrow(98, 62, 124, 62)
     centres = _tokens(canvas, 128, 50, 9, "kb-token-warm", 27)
-    canvas.label(250, 122, "图块排成序列，加上位置" if zh else "patches in a row, with their positions", soft=True)
+    canvas.label(
+        250, 122, "图块排成序列，加上位置" if zh else "patches in a row, with their positions", soft=True
+    )
     canvas.box(122, 8, 254, 24, label="Transformer")
     for x in centres:
         canvas.arrow(x, 50, x, 34, "kb-arc-warm")
     canvas.arrow(376, 20, 404, 20)
     canvas.box(404, 8, _TOKEN, _TOKEN, "kb-token")
-    return canvas.svg("图像切成图块，当作词元处理" if zh else "An image is cut into patches, which are treated as tokens")
+    return canvas.svg(
+        "图像切成图块，当作词元处理" if zh else "An image is cut into patches, which are treated as tokens"
+    )
 
 
 DRAWINGS: dict[str, Callable[[str], str]] = {

@@ -45,4 +45,7 @@ def sections(knowledge: Knowledge) -> list[Section]:
     """Make all pages, kind by kind in the order of the navigation."""
     names = [module.name for module in pkgutil.iter_modules(__path__)]
     kinds = [cast(PageKind, importlib.import_module(f"{__name__}.{name}")) for name in names]
-    return [Section(kind.SECTION, kind.ORDER, tuple(kind.pages(knowledge))) for kind in sorted(kinds, key=lambda kind: kind.ORDER)]
+    return [
+        Section(kind.SECTION, kind.ORDER, tuple(kind.pages(knowledge)))
+        for kind in sorted(kinds, key=lambda kind: kind.ORDER)
+    ]

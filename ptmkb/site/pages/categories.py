@@ -80,7 +80,10 @@ def _category(category: Category, path: str, kb: Knowledge) -> str:
             parts += [f"## {kb.word(f'category.{name}')}", _traits(traits, path, kb)]
     if category.flow:
         rows = [
-            [kb.word("category.whole") if part == "model" else part_text(part, kb.language), _value(value, kb)]
+            [
+                kb.word("category.whole") if part == "model" else part_text(part, kb.language),
+                _value(value, kb),
+            ]
             for part, value in category.flow.items()
         ]
         parts += [
@@ -102,7 +105,12 @@ def _traits(traits: list[Trait], path: str, kb: Knowledge) -> str:
 
 def _members(category: Category, path: str, kb: Knowledge) -> str:
     rows = [
-        [kb.model_link(path, model.id), model.released, model.organisation, _proof(category, model, kb)]
+        [
+            kb.model_link(path, model.id),
+            f'<span class="kb-date">{model.released}</span>',
+            model.organisation,
+            _proof(category, model, kb),
+        ]
         for model in kb.catalogue.members(category.id)
     ]
     head = ["field.name", "field.released", "field.organisation", "category.value"]
@@ -120,5 +128,7 @@ def _proof(category: Category, model: Model, kb: Knowledge) -> str:
     for part, flow in flows.items():
         if part in wanted:
             caption = " ".join(x for x in (part_text(part, kb.language), _value(flow.value, kb)) if x)
-            shown.append(f'<span class="kb-mini">{flow_matrix(flow.detail["matrix"], caption)} {caption}</span>')
+            shown.append(
+                f'<span class="kb-mini">{flow_matrix(flow.detail["matrix"], caption)} {caption}</span>'
+            )
     return " ".join(shown) or badge(record.verdict, kb.language)

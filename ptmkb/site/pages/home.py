@@ -77,7 +77,9 @@ def _counts(kb: Knowledge) -> str:
         "papers": len(kb.catalogue.papers),
         "notes": len(kb.notes),
     }
-    items = "".join(f"<li><b>{number}</b> {kb.word(f'home.{key}')}</li>" for key, number in counts.items() if number)
+    items = "".join(
+        f"<li><b>{number}</b> {kb.word(f'home.{key}')}</li>" for key, number in counts.items() if number
+    )
     return f'<ul class="kb-counts">{items}</ul>'
 
 
@@ -89,8 +91,10 @@ def _proofs(kb: Knowledge) -> str:
             continue
         value = value_text("flow", flow.value, kb.language)
         name = kb.model_link(_PATH, model_id)
-        picture = flow_matrix(flow.detail["matrix"], f"{model_id}: {value}")
-        figures.append(f'<figure markdown>\n{picture}\n<figcaption markdown="span">{name}<br>{value}</figcaption>\n</figure>')
+        picture = flow_matrix(flow.detail["matrix"], f"{kb.catalogue.models[model_id].name}: {value}")
+        figures.append(
+            f'<figure markdown>\n{picture}\n<figcaption markdown="span">{name}<br>{value}</figcaption>\n</figure>'
+        )
     if not figures:
         return ""
     body = "\n".join(figures)

@@ -66,5 +66,7 @@ def _list(kb: Knowledge) -> str:
             f"{kb.model_link(_PATH, edge.ancestor)} ({kb.word(f'relation.{edge.relation}')}{'：' if kb.language == 'zh' else ': '}{kb.text(edge.note)})"
             for edge in model.lineage
         )
-        lines.append(f'- <span id="{node}"></span>{kb.model_link(_PATH, node)} {model.released}{" ← " + edges if edges else ""}')
+        lines.append(
+            f'- <span id="{node}"></span>{kb.model_link(_PATH, node)} {model.released}{" ← " + edges if edges else ""}'
+        )
     return "\n".join(lines)

@@ -33,7 +33,7 @@ def _list(models: list[Model], kb: Knowledge) -> str:
     rows = [
         [
             kb.model_link(path, model.id),
-            model.released,
+            f'<span class="kb-date">{model.released}</span>',
             kb.category_link(path, model.category),
             model.organisation,
             _tally(model, kb),
@@ -72,7 +72,8 @@ def _model(model: Model, path: str, kb: Knowledge) -> str:
 def _facts(model: Model, path: str, kb: Knowledge) -> str:
     categories = " · ".join(kb.category_link(path, name) for name in (model.category, *model.also))
     papers = "; ".join(
-        f"[{kb.catalogue.papers[paper].title}]({link(path, f'papers/index.md#{paper}')})" for paper in model.papers
+        f"[{kb.catalogue.papers[paper].title}]({link(path, f'papers/index.md#{paper}')})"
+        for paper in model.papers
     )
     facts = {
         "field.organisation": model.organisation,
@@ -83,7 +84,9 @@ def _facts(model: Model, path: str, kb: Knowledge) -> str:
         "field.papers": papers,
     }
     items = "\n".join(
-        f'<div markdown><dt>{kb.word(key)}</dt><dd markdown="span">{value}</dd></div>' for key, value in facts.items() if value
+        f'<div markdown><dt>{kb.word(key)}</dt><dd markdown="span">{value}</dd></div>'
+        for key, value in facts.items()
+        if value
     )
     return f'<dl class="kb-facts" markdown>\n{items}\n</dl>'
 
@@ -101,7 +104,9 @@ def _implementation(model: Model, path: str, kb: Knowledge) -> str:
 
 def _claims(model: Model, record: ModelRecord | None, path: str, kb: Knowledge) -> str:
     rows = []
-    found = {(c.measure, c.part, c.variant): c for c in record.claims if c.origin == "entry"} if record else {}
+    found = (
+        {(c.measure, c.part, c.variant): c for c in record.claims if c.origin == "entry"} if record else {}
+    )
     for claim in model.claims:
         proof = found.get((claim.measure, claim.part, claim.variant))
         rows.append(_claim_row(claim, proof, path, kb))
@@ -128,19 +133,23 @@ def _claims(model: Model, record: ModelRecord | None, path: str, kb: Knowledge) 
 
 def _subject(measure: str, part: str | None, variant: str | None, kb: Knowledge) -> str:
     name = _measure(measure, kb)
-    return " · ".join(word for word in (name, part_text(part, kb.language), f"`{variant}`" if variant else "") if word)
+    return " · ".join(
+        word for word in (name, part_text(part, kb.language), f"`{variant}`" if variant else "") if word
+    )
 
 
 def _measure(measure: str, kb: Knowledge) -> str:
     from ptmkb.site.words import word_or
 
-    return word_or(f"measure.{measure}", kb.language)
+    return word_or("measure", measure, kb.language)
 
 
 def _claim_row(claim: Claim, proof: ClaimRecord | None, path: str, kb: Knowledge) -> list[str]:
     verdict = proof.verdict if proof else "unmeasured"
     measured = proof.measured if proof else None
-    if isinstance(measured, dict) and isinstance(claim.value, dict):  # what nobody claimed stands further down
+    if isinstance(measured, dict) and isinstance(
+        claim.value, dict
+    ):  # what nobody claimed stands further down
         measured = {key: measured[key] for key in claim.value if key in measured}
     return [
         _subject(claim.measure, claim.part, claim.variant, kb),
@@ -166,7 +175,7 @@ def _flow(record: ModelRecord | None, kb: Knowledge) -> str:
     if not flows:
         return ""
     figures = "\n".join(flow_figure(flow, kb) for flow in flows)
-    return f"## {kb.word('model.flow')}\n\n{kb.word('model.flow.lead')}\n\n<div class=\"kb-figures\">\n{figures}\n</div>"
+    return f'## {kb.word("model.flow")}\n\n{kb.word("model.flow.lead")}\n\n<div class="kb-figures">\n{figures}\n</div>'
 
 
 def flow_figure(flow: Measurement, kb: Knowledge) -> str:
@@ -245,7 +254,6 @@ def _notes(model: Model, path: str, kb: Knowledge) -> str:
         if model.id in r.note.models
     ]
     return f"## {kb.word('model.notes')}\n\n" + "\n".join(lines) if lines else ""
-
 
 
 def _measured(record: ModelRecord | None, kb: Knowledge) -> str:

@@ -35,7 +35,9 @@ def _list(papers: list[Paper], kb: Knowledge) -> str:
 
 def _entry(paper: Paper, citing: list[str], kb: Knowledge) -> str:
     shown = paper.authors if len(paper.authors) <= 8 else [*paper.authors[:7], "et al."]
-    where = " · ".join(word for word in (paper.venue, f"arXiv:{paper.arxiv}" if paper.arxiv else None) if word)
+    where = " · ".join(
+        word for word in (paper.venue, f"arXiv:{paper.arxiv}" if paper.arxiv else None) if word
+    )
     cited = ""
     if citing:
         names = "、" if kb.language == "zh" else ", "
@@ -59,7 +61,11 @@ def _citing(kb: Knowledge) -> dict[str, list[str]]:
     """Which models cite each paper, anywhere in their entry."""
     citing: dict[str, list[str]] = {}
     for model in sorted(kb.catalogue.models.values(), key=lambda m: (m.released, m.id)):
-        cited = {*model.papers, *(c.source.paper for c in model.claims), *(d.source.paper for d in model.lineage)}
+        cited = {
+            *model.papers,
+            *(c.source.paper for c in model.claims),
+            *(d.source.paper for d in model.lineage),
+        }
         for paper in cited:
             citing.setdefault(paper, []).append(model.id)
     return citing

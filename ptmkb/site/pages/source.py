@@ -39,13 +39,18 @@ def _list(files: dict[str, list[ResolvedNote]], kb: Knowledge) -> str:
     version = kb.tree.version if kb.tree else "—"
     parts = [f"# {kb.word('source.title')}", kb.word("source.lead", version=version)]
     rows = [
-        [f"[`{file}`]({link('source/index.md', source_page(file))})", str(len(notes)), str(_line_count(file, kb))]
+        [
+            f"[`{file}`]({link('source/index.md', source_page(file))})",
+            str(len(notes)),
+            str(_line_count(file, kb)),
+        ]
         for file, notes in files.items()
     ]
     parts.append(table([kb.word(f"source.{key}") for key in ("file", "notes", "lines")], rows))
     for file, notes in files.items():
         items = "\n".join(
-            f"- [{kb.text(r.note.title)}]({link('source/index.md', f'{source_page(file)}#{r.note.id}')})" for r in notes
+            f"- [{kb.text(r.note.title)}]({link('source/index.md', f'{source_page(file)}#{r.note.id}')})"
+            for r in notes
         )
         parts.append(f"### `{file}`\n\n{items}")
     return "\n\n".join(parts) + "\n"
@@ -91,7 +96,9 @@ def _file(file: str, notes: list[ResolvedNote], path: str, kb: Knowledge) -> str
     placed = [r for r in notes if r.resolution.first_line]
     lost = [r for r in notes if not r.resolution.first_line]
     marked = {
-        line for r in placed for line in range(r.resolution.first_line or 0, (r.resolution.last_line or 0) + 1)
+        line
+        for r in placed
+        for line in range(r.resolution.first_line or 0, (r.resolution.last_line or 0) + 1)
     }
     parts = [f"# `{file}`", kb.word("source.licence", version=kb.tree.version, upstream=upstream)]
     index = " · ".join(f"[{kb.text(r.note.title)}](#{r.note.id})" for r in placed)
@@ -103,7 +110,9 @@ def _file(file: str, notes: list[ResolvedNote], path: str, kb: Knowledge) -> str
         code = _code(stretch, html, marked, kb.tree.module(file), upstream, kb)
         body = "\n\n".join(_note(r, placed, path, kb) for r in stretch.notes)
         kind = "kb-row" if stretch.notes else "kb-row kb-row-bare"
-        parts.append(f'<div class="{kind}" markdown>\n{code}\n<div class="kb-notes" markdown>\n\n{body}\n\n</div>\n</div>')
+        parts.append(
+            f'<div class="{kind}" markdown>\n{code}\n<div class="kb-notes" markdown>\n\n{body}\n\n</div>\n</div>'
+        )
     parts.append("</div>")
     return "\n\n".join(parts) + "\n"
 
@@ -130,7 +139,9 @@ def _code(
         )
         return f'<pre class="highlight kb-code" data-search-exclude>{rows}</pre>'
 
-    last_noted = max((n for n in range(stretch.first, stretch.last + 1) if n in marked), default=stretch.first - 1)
+    last_noted = max(
+        (n for n in range(stretch.first, stretch.last + 1) if n in marked), default=stretch.first - 1
+    )
     shown_to = min(stretch.last, last_noted + CONTEXT)
     fold_to = stretch.last - CONTEXT
     if fold_to - shown_to < FOLD_FROM:
@@ -140,7 +151,9 @@ def _code(
         for symbol in module.symbols
         if shown_to < symbol.first_line <= fold_to and (symbol.kind == "class" or "." not in symbol.name)
     ]
-    shown = ", ".join(f"<code>{escape(name)}</code>" for name in names[:NAMED]) + (" …" if len(names) > NAMED else "")
+    shown = ", ".join(f"<code>{escape(name)}</code>" for name in names[:NAMED]) + (
+        " …" if len(names) > NAMED else ""
+    )
     summary = f"{kb.word('source.folded', count=fold_to - shown_to)} {shown}"
     head = block(stretch.first, shown_to) if shown_to >= stretch.first else ""
     fold = f'<details class="kb-fold"><summary>{summary}</summary>{block(shown_to + 1, fold_to)}</details>'
@@ -165,7 +178,14 @@ def _note(resolved: ResolvedNote, tour: list[ResolvedNote], path: str, kb: Knowl
     lines += ["", f'<p class="kb-note-foot" markdown>{" · ".join(foot)}</p>']
     if note.check:
         code = note.check.rstrip().replace("\n", "\n    ")
-        lines += ["", f'??? example "{kb.word("source.check")}"', "", "    ```python", f"    {code}", "    ```"]
+        lines += [
+            "",
+            f'??? example "{kb.word("source.check")}"',
+            "",
+            "    ```python",
+            f"    {code}",
+            "    ```",
+        ]
     i = tour.index(resolved)
     steps = []
     if i > 0:
