@@ -344,3 +344,19 @@ def test_blank_lines_are_not_promised_where_their_number_changed() -> None:
         Status.changed,
         Status.lost,
     )
+
+
+def test_edited_lines_in_their_own_function_make_a_copy_elsewhere_doubtful() -> None:
+    """The lines were edited, and those around them too; a copy of the lines alone stands in a new function."""
+    new = HOME.replace(
+        "def scores(query, key, scaling):\n",
+        "def scores(query, key, scaling=1.0):\n    key = key.contiguous()\n",
+    )
+    new = new.replace(
+        "    weights = weights.softmax(-1)\n",
+        "    weights = weights.softmax(-1)\n    assert torch.isfinite(weights).all(), key.shape\n    print(weights.shape, query.shape)\n",
+    )
+    quote = f"    {SCORES}\n    weights = weights.softmax(-1)\n    return weights\n"
+    new += f"\n\ndef other(query, key, scaling, mask):\n    query = query + mask\n{quote}"
+    found = resolve(at(HOME, SCORES, size=3), new)
+    assert found.status is Status.changed, found
