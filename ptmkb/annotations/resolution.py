@@ -85,8 +85,10 @@ def resolve(anchor: Anchor, source_text: str) -> Resolution:
         doubt = _copied(anchor, source, places, place)
         if doubt is not None:
             return doubt
-    if not names_tell and (has_copies or surroundings_copied(anchor, source)):
-        reason = f"not proved: copies came, and {describe(source, [place.first])} may be one"
+    # In a text that does not parse, surroundings are all there is to go by.
+    adrift = source.module.error is not None and place.context is not None and place.context < STRONG
+    if not names_tell and (has_copies or adrift or surroundings_copied(anchor, source)):
+        reason = f"not proved: {describe(source, [place.first])} may be a copy"
         return Resolution(Status.changed, place.first, place.last, min(UNPROVEN, place.score), "", reason)
     status = Status.exact if place.symbol == 1 else Status.moved
     return Resolution(status, place.first, place.last, place.score, "", verdict.reason)

@@ -117,6 +117,17 @@ MISLED = [
     ("models/clip/modeling_clip.py", 4196624557, "rename_symbol duplicate_symbol move_region indent_region"),
     ("models/clip/modeling_clip.py", 867250982, "indent_region duplicate_symbol reformat insert_inside"),
     ("models/t5/modeling_t5.py", 854544469, "insert_below duplicate_region duplicate_region change_a_line"),
+    (
+        "models/llama/modeling_llama.py",
+        2443547884,
+        "duplicate_region indent_by_two delete_inside delete_next_to",
+    ),
+    ("models/t5/modeling_t5.py", 3811991688, "rename_symbol duplicate_region change_a_line reformat"),
+    (
+        "models/wav2vec2/modeling_wav2vec2.py",
+        1591350760,
+        "insert_below duplicate_region move_symbol delete_inside",
+    ),
 ]
 """Files, seeds and edits after which a wrong place was once promised; found by trying thousands."""
 
