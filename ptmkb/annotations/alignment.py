@@ -11,7 +11,9 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence, Set
 from dataclasses import dataclass
 
-from rapidfuzz import fuzz
+import numpy as np
+from numpy.typing import NDArray
+from rapidfuzz import fuzz, process
 
 from ptmkb.annotations.anchors import Anchor
 from ptmkb.annotations.evidence import (
@@ -29,10 +31,13 @@ from ptmkb.source import MODULE
 SIMILAR = 0.6
 """Two lines less alike than this are not versions of each other: unrelated lines of code of one file are alike to about 0.4."""
 
-SKIP_QUOTED = 0.15
-"""Cost of a remembered line that is not found, against up to 1 for one that is."""
+POINT = 1_000_000
+"""What a full line that is found gains. Whole numbers, so that the way back through an alignment's table can compare them."""
 
-SKIP_FOREIGN = 0.05
+SKIP_QUOTED = 150_000
+"""Cost of a remembered line that is not found, against up to `POINT` for one that is."""
+
+SKIP_FOREIGN = 50_000
 """Cost of a line of the text between lines that are found: insertions are common, and four must not cut off a closing bracket."""
 
 MAX_CELLS = 60_000
@@ -66,10 +71,13 @@ def is_shown(match: Match) -> bool:
 def is_another(anchor: Anchor, source: SourceText, match: Match) -> bool:
     """Whether a place is, by what was known at home, another than the anchor's: one that only looks like it.
 
-    It is where the lines are liker to a lookalike of the home text than to the quote, and where they stand in another symbol that was there
-    at home. (Lines that were both moved into an old symbol and edited are given up by this; siblings of deleted lines are far more common.)
+    It is where just these lines stood at home beside the anchor's, where they are liker to a lookalike of the home text than to the quote,
+    and where they stand in another symbol that was there at home. (Lines that were both moved into an old symbol and edited are given up by this; siblings of deleted lines are far more common.)
     """
-    lines = squash(source.lines[match.first - 1 : match.last])
+    found = source.lines[match.first - 1 : match.last]
+    if anchor.home is not None and anchor.home.has_elsewhere(found):
+        return True
+    lines = squash(found)
     own = fuzz.ratio(squash(anchor.quote), lines)
     if any(fuzz.ratio(lookalike, lines) > own for lookalike in anchor.lookalikes):
         return True
@@ -82,7 +90,12 @@ def is_another(anchor: Anchor, source: SourceText, match: Match) -> bool:
 
 
 def candidates(
-    anchor: Anchor, source: SourceText, taken: Collection[int] = (), *, within_symbol: bool = False
+    anchor: Anchor,
+    source: SourceText,
+    taken: Collection[int] = (),
+    *,
+    within_symbol: bool = False,
+    everywhere: bool = False,
 ) -> list[Match]:
     """Places where the anchor's lines may stand now, edited.
 
@@ -91,6 +104,7 @@ def candidates(
         source: the text.
         taken: first lines of places with the very same lines that are known not to be the anchor's.
         within_symbol: align only the lines of the anchor's symbol.
+        everywhere: align the whole text even where something was found in the symbol.
 
     Returns:
         Matches, best first; empty where nothing is alike.
@@ -109,7 +123,7 @@ def candidates(
         _add(found, anchor, source, numbers, barred)
     # Where the symbol is still there, its lines are looked for in it; the whole text only where that gave nothing, or where the text
     # does not parse and the symbol's end is a guess.
-    if not within_symbol and (not found or source.module.error):
+    if everywhere or (not within_symbol and (not found or source.module.error)):
         _add(found, anchor, source, source.code_lines, barred)
     own = (match for match in found.values() if not is_another(anchor, source, match))
     return sorted(own, key=lambda match: (-match.score, match.first))
@@ -192,27 +206,17 @@ def _align(
     after = [content for content in anchor.after if content != EDGE]
     rows = before + quote + after
     begin, end = len(before), len(before) + len(quote)
-    weights = [_weight(content) for content in rows]
+    if not numbers:
+        return None
+    weights = np.array([_weight(content) for content in rows])
     contents = [source.contents[number - 1] for number in numbers]
-    width = len(contents)
-    table = [[0.0] * (width + 1)]
-    best, best_cell = 0.0, (0, 0)
-    for i, row_content in enumerate(rows):
-        previous, row = table[-1], [0.0] * (width + 1)
-        in_quote = begin <= i < end
-        for j, content in enumerate(contents):
-            value = max(0.0, previous[j + 1] - SKIP_QUOTED, row[j] - SKIP_FOREIGN)
-            if row_content == content:
-                gain = weights[i]
-            else:
-                likeness = fuzz.ratio(row_content, content, score_cutoff=100 * SIMILAR) / 100
-                gain = weights[i] * (likeness - SIMILAR) / (1 - SIMILAR) if likeness else 0.0
-            if gain > 0 and not (in_quote and numbers[j] in barred) and previous[j] + gain > value:
-                value = previous[j] + gain
-            row[j + 1] = value
-            if value > best:
-                best, best_cell = value, (i + 1, j + 1)
-        table.append(row)
+    likeness = (
+        process.cdist(rows, contents, scorer=fuzz.ratio, score_cutoff=100 * SIMILAR, dtype=np.float64) / 100
+    )
+    gains = np.rint(POINT * weights[:, None] * (likeness - SIMILAR) / (1 - SIMILAR)).astype(np.int64)
+    if barred:
+        gains[begin:end, [j for j, number in enumerate(numbers) if number in barred]] = 0
+    table, best_cell = _fill(gains)
     pairs = _trace(table, best_cell)
     quoted = [(i, j) for i, j in pairs if begin <= i < end]
     if not quoted:
@@ -232,8 +236,27 @@ def _align(
         first_line = numbers[above] + 1
     if below is not None and not anchor.quote[-1].strip():
         last_line = numbers[below] - 1
-    likeness = sum(weights[i] * (fuzz.ratio(rows[i], contents[j]) / 100) for i, j in quoted)
-    return first_line, last_line, likeness / sum(weights[begin:end])
+    found = sum(weights[i] * likeness[i, j] for i, j in quoted)
+    return first_line, last_line, float(found / weights[begin:end].sum())
+
+
+def _fill(gains: NDArray[np.int64]) -> tuple[NDArray[np.int64], tuple[int, int]]:
+    """The table of the recurrence, a row and a column of zeros before it, and its best cell: of equal ones the first."""
+    height, width = gains.shape
+    table = np.zeros((height + 1, width + 1), dtype=np.int64)
+    skipped = SKIP_FOREIGN * np.arange(width)
+    best, best_cell = 0, (0, 0)
+    for i in range(height):
+        above = table[i]
+        paired = np.where(gains[i] > 0, above[:-1] + gains[i], 0)
+        value = np.maximum(np.maximum(above[1:] - SKIP_QUOTED, paired), 0)
+        # A cell is the best of those left of it, less the cost of the lines between.
+        row = np.maximum.accumulate(value + skipped) - skipped
+        table[i + 1, 1:] = row
+        j = int(row.argmax())
+        if row[j] > best:
+            best, best_cell = int(row[j]), (i + 1, j + 1)
+    return table, best_cell
 
 
 def _between(
@@ -247,15 +270,15 @@ def _between(
     return numbers[above + 1], numbers[below - 1], 0.0
 
 
-def _trace(table: Sequence[Sequence[float]], cell: tuple[int, int]) -> list[tuple[int, int]]:
+def _trace(table: NDArray[np.int64], cell: tuple[int, int]) -> list[tuple[int, int]]:
     """The pairs of the alignment that ends in that cell, in order."""
     i, j = cell
     pairs: list[tuple[int, int]] = []
-    while i > 0 and j > 0 and table[i][j] > 0:
-        value = table[i][j]
-        if value == table[i - 1][j] - SKIP_QUOTED:
+    while i > 0 and j > 0 and table[i, j] > 0:
+        value = table[i, j]
+        if value == table[i - 1, j] - SKIP_QUOTED:
             i -= 1
-        elif value == table[i][j - 1] - SKIP_FOREIGN:
+        elif value == table[i, j - 1] - SKIP_FOREIGN:
             j -= 1
         else:
             i, j = i - 1, j - 1

@@ -8,7 +8,8 @@ the line moved; only what was known at home (there were two, and the other stood
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from ptmkb.annotations.text import SourceText
 
@@ -27,6 +28,20 @@ class Twin:
 
 
 @dataclass(frozen=True, slots=True)
+class Home:
+    """The text that an anchor was made from, and which of its lines are the anchor's: 1-based, inclusive."""
+
+    source: SourceText = field(repr=False)
+    first: int
+    last: int
+
+    def has_elsewhere(self, lines: Sequence[str]) -> bool:
+        """Whether the same lines stand in the home text, in one piece, apart from the anchor's."""
+        places = self.source.same_lines(lines)
+        return any(place > self.last or place + len(lines) - 1 < self.first for place in places)
+
+
+@dataclass(frozen=True, slots=True)
 class Anchor:
     """Some lines of a source text, as they are remembered.
 
@@ -41,6 +56,7 @@ class Anchor:
             as for a note written by hand.
         lookalikes: squashed text of the places of the home text that are most like the quote without being the same.
         neighbours: qualified names of the other symbols of the home text.
+        home: the home text, for as long as it is at hand; None for a note.
     """
 
     symbol: str
@@ -52,6 +68,7 @@ class Anchor:
     twins: tuple[Twin, ...] | None = None
     lookalikes: tuple[str, ...] = ()
     neighbours: frozenset[str] = frozenset()
+    home: Home | None = field(default=None, compare=False)
 
     @property
     def has_context(self) -> bool:

@@ -57,6 +57,13 @@ CONTRARY = 0.25
 NEARLY = 0.8
 """Text from which a place is taken for the anchor's lines with a word or a line changed, whatever surrounds it."""
 
+LIKE = 0.7
+"""Text from which a place in neither the old symbol nor the old surroundings may be the anchor's lines as well as a copy as they were:
+two lines with a third between them reach 0.75."""
+
+STILL = 0.6
+"""Text from which lines in the anchor's own symbol are taken for the anchor's, edited, when the lines as they were stand in another symbol."""
+
 COVERAGE = 0.9
 """Lines that are all there, one by one, count this much; characters that agree as a whole count 1."""
 
@@ -138,13 +145,19 @@ def context_agreement(
 def _side(remembered: Sequence[str], found: Sequence[str]) -> float:
     if tuple(found[: len(remembered)]) == tuple(remembered):
         return 1.0
-    # The heaviest common subsequence; both sequences are a few lines long.
-    best = [0.0] * (len(found) + 1)
+    # The heaviest common subsequence. Few lines agree at all, so only the pairs that do are looked at: `ends` holds, for each found
+    # line at which a subsequence ends, the weight of the heaviest such.
+    places: dict[str, list[int]] = {}
+    for j, other in enumerate(found):
+        places.setdefault(other, []).append(j)
+    ends: dict[int, float] = {}
     for i, content in enumerate(remembered):
-        row = [0.0] * (len(found) + 1)
-        for j, other in enumerate(found):
-            row[j + 1] = max(best[j + 1], row[j])
-            if content == other:
-                row[j + 1] = max(row[j + 1], best[j] + 1 / (i + 1) / (1 + _DRIFT * abs(i - j)))
-        best = row
-    return best[-1] / sum(1 / (i + 1) for i in range(len(remembered)))
+        if content not in places:
+            continue
+        longer = []
+        for j in places[content]:
+            shorter = max((weight for end, weight in ends.items() if end < j), default=0.0)
+            longer.append((j, shorter + 1 / (i + 1) / (1 + _DRIFT * abs(i - j))))
+        for j, weight in longer:
+            ends[j] = max(weight, ends.get(j, 0.0))
+    return max(ends.values(), default=0.0) / sum(1 / (i + 1) for i in range(len(remembered)))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ptmkb.annotations.anchors import Anchor, describe
 from ptmkb.annotations.evidence import DISTINCT, MARGIN, PROOF, STRONG, WEAK, context_agreement
-from ptmkb.annotations.text import SourceText, squash
+from ptmkb.annotations.text import EDGE, SourceText, squash
 from ptmkb.source import MODULE
 
 
@@ -24,11 +24,13 @@ class Verdict:
         place: first line of the anchor's lines, or None.
         reason: why this place, or why none; one sentence without its full stop.
         others: places that are certainly not the anchor's: the twins that were there at home.
+        guess: the likeliest place where none is proved, or None where none is likelier than others.
     """
 
     place: int | None
     reason: str
     others: tuple[int, ...] = ()
+    guess: int | None = None
 
 
 def identify(anchor: Anchor, source: SourceText, places: Sequence[int]) -> Verdict:
@@ -57,12 +59,21 @@ def identify(anchor: Anchor, source: SourceText, places: Sequence[int]) -> Verdi
     characters = len(squash(anchor.quote))
     # Blank lines and lone brackets are nothing but their surroundings.
     needed = 1.0 if characters == 0 else WEAK if characters < DISTINCT and not within else 0.0
-    if context < needed:
+    # Where a blank line more stands somewhere, none is known to be the one that was there.
+    if context < needed or (characters == 0 and len(places) != len(anchor.twins) + 1):
         where = describe(source, [verdict.place])
-        return Verdict(
-            None, f"lines so short stand at {where}, but around them not all is as it was", verdict.others
-        )
+        reason = f"lines so short stand at {where}, but around them not all is as it was"
+        return Verdict(None, reason, verdict.others, guess=verdict.place)
     return verdict
+
+
+def surroundings_copied(anchor: Anchor, source: SourceText) -> bool:
+    """Whether most lines around the anchor's stand in the text more often than at home: then the anchor's may be copied with them."""
+    if anchor.home is None:
+        return False
+    around = {content for content in (*anchor.before, *anchor.after) if content != EDGE}
+    more = [content for content in around if len(source.at(content)) > len(anchor.home.source.at(content))]
+    return len(more) > len(around) / 2
 
 
 def _by_hand(anchor: Anchor, source: SourceText, places: Sequence[int], within: Sequence[int]) -> Verdict:
@@ -136,6 +147,7 @@ def _within(
         return Verdict(
             None,
             f"they stand once in {anchor.symbol}, but {others}, and the lines around them do not tell which these are",
+            guess=within[0],
         )
     if len(within) == count_at_home and (place := _by_order(anchor, source, within, at_home)) is not None:
         return Verdict(place, f"the same {len(within)} places in {anchor.symbol} as at home, in their order")
@@ -164,7 +176,12 @@ def _elsewhere(anchor: Anchor, source: SourceText, places: Sequence[int]) -> Ver
         renamed = renamings.pop()
         inside = [place for place in places if source.holder(place, place + length - 1) == renamed]
         verdict = _within(anchor, source, inside)
-        return Verdict(verdict.place, f"{anchor.symbol} is {renamed} now; {verdict.reason}", verdict.others)
+        return Verdict(
+            verdict.place,
+            f"{anchor.symbol} is {renamed} now; {verdict.reason}",
+            verdict.others,
+            verdict.guess,
+        )
     if all(now[symbol] == count for symbol, count in at_home.items()):
         # Every twin is where it was, so what is new is what moved.
         new = [place for place in places if source.holder(place, place + length - 1) not in at_home]
@@ -176,11 +193,7 @@ def _elsewhere(anchor: Anchor, source: SourceText, places: Sequence[int]) -> Ver
             return Verdict(new[0], f"they moved from {anchor.symbol}", others)
         # Where the symbol is still there without them, a copy that kept their surroundings is no likelier than one that left.
         gone = not source.module.named(anchor.symbol) and not source.module.error
-        place = (
-            _by_context(anchor, source, new, [], STRONG, has_copies=len(new) > count_in_symbol)
-            if gone
-            else None
-        )
+        place = _by_context(anchor, source, new, [], STRONG) if gone and len(new) <= count_in_symbol else None
         if place is not None:
             return Verdict(place, "only there the lines around them agree", others)
         return Verdict(
@@ -188,7 +201,12 @@ def _elsewhere(anchor: Anchor, source: SourceText, places: Sequence[int]) -> Ver
             f"the same lines stand at {describe(source, new)}, and nothing tells which of them moved",
             others,
         )
-    place = _by_context(anchor, source, places, [twin.context for twin in twins], PROOF)
+    # With copies among them, the copy may have kept the surroundings and the anchor's own lines not.
+    place = (
+        _by_context(anchor, source, places, [twin.context for twin in twins], PROOF)
+        if len(places) <= len(twins) + 1
+        else None
+    )
     if place is not None:
         return Verdict(place, "only there the lines around them agree")
     return Verdict(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ptmkb.annotations.alignment import candidates, is_shown
-from ptmkb.annotations.anchors import Anchor, Twin, dedent
+from ptmkb.annotations.anchors import Anchor, Home, Twin, dedent
 from ptmkb.annotations.evidence import MARGIN, context_agreement
 from ptmkb.annotations.text import SourceText, prepared, squash
 
@@ -72,7 +72,8 @@ def make_anchor(source_text: str, first_line: int, last_line: int) -> Anchor:
         twins=twins,
         neighbours=frozenset(one.name for one in source.module.symbols) - {symbol},
     )
-    return replace(anchor, lookalikes=tuple(_lookalikes(anchor, source, places)))
+    home = Home(source, first_line, last_line)
+    return replace(anchor, lookalikes=tuple(_lookalikes(anchor, source, places)), home=home)
 
 
 def _lookalikes(anchor: Anchor, source: SourceText, places: list[int]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ptmkb.annotations.anchors import Anchor, dedent
+from ptmkb.annotations.relocation import relocate
 from ptmkb.annotations.resolution import Resolution, Status, resolve
 from ptmkb.catalogue.schema import Citation, Slug, Str, Strict, Text
 from ptmkb.source import MODULE, SourceTree, split_lines
@@ -149,18 +150,25 @@ def resolve_notes(notes: Iterable[PlacedNote], tree: SourceTree) -> list[Resolve
     """Find the lines of notes in a release.
 
     Args:
-        notes: such as `NoteSet.notes`.
+        notes: such as `NoteSet.notes`, with unique ids.
         tree: the release.
 
     Returns:
-        One result a note, in the same order; `lost` where the release has no such file.
+        One result a note, in the same order. Where the release has no such file, the note is looked for in the others: found beyond doubt, it
+        is `moved` and its `file` is the new one; else it is `lost`.
     """
+    notes = list(notes)
+    texts = {file: tree.read(file) for file in {note.file for note in notes} if file in tree}
+    homeless = {note.id: (note.anchor, note.file) for note in notes if note.file not in texts}
+    relocated = relocate(homeless, tree)
     results = []
     for note in notes:
-        if note.file in tree:
-            resolution = resolve(note.anchor, tree.module(note.file).text)
+        if note.file in texts:
+            results.append(ResolvedNote(note, resolve(note.anchor, texts[note.file])))
+        elif note.id in relocated:
+            file, resolution = relocated[note.id]
+            results.append(ResolvedNote(note.model_copy(update={"file": file}), resolution))
         else:
             reason = f"transformers {tree.version} has no file {note.file}"
-            resolution = Resolution(Status.lost, None, None, 0.0, "", reason)
-        results.append(ResolvedNote(note, resolution))
+            results.append(ResolvedNote(note, Resolution(Status.lost, None, None, 0.0, "", reason)))
     return results

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from ptmkb.annotations.alignment import Match, candidates, is_shown
 from ptmkb.annotations.anchors import Anchor, dedent, describe
 from ptmkb.annotations.evidence import (
     CONTRARY,
+    LIKE,
     MARGIN,
     NEARLY,
+    STILL,
     STRONG,
     UNPROVEN,
     context_agreement,
     symbol_likeness,
 )
-from ptmkb.annotations.identity import Verdict, identify
+from ptmkb.annotations.identity import Verdict, identify, surroundings_copied
 from ptmkb.annotations.text import SourceText, prepared
 
 
@@ -77,10 +79,17 @@ def resolve(anchor: Anchor, source_text: str) -> Resolution:
     if verdict.place is None:
         return _unproved(anchor, source, places, verdict)
     place = _place(anchor, source, verdict.place)
-    if place.context is not None and (place.context < STRONG or place.symbol < 1):
+    has_copies = anchor.twins is not None and len(places) > 1 + len(anchor.twins)
+    names_tell = place.symbol == 1 and source.module.error is None
+    if place.context is not None and (has_copies or not names_tell or place.context < STRONG):
         doubt = _copied(anchor, source, places, place)
         if doubt is not None:
             return doubt
+    # In a text that does not parse, surroundings are all there is to go by.
+    adrift = source.module.error is not None and place.context is not None and place.context < STRONG
+    if not names_tell and (has_copies or adrift or surroundings_copied(anchor, source)):
+        reason = f"not proved: {describe(source, [place.first])} may be a copy"
+        return Resolution(Status.changed, place.first, place.last, min(UNPROVEN, place.score), "", reason)
     status = Status.exact if place.symbol == 1 else Status.moved
     return Resolution(status, place.first, place.last, place.score, "", verdict.reason)
 
@@ -92,6 +101,8 @@ def _copied(anchor: Anchor, source: SourceText, places: Sequence[int], place: Ma
     bar = max(STRONG, (place.context or 0) + CONTRARY)
 
     def is_ours(match: Match) -> bool:
+        if place.symbol < 1 and match.symbol == 1 and match.text >= STILL:
+            return True
         if names_tell and match.symbol < 1:
             return False
         stayed = match.context is not None and match.context >= bar and match.text >= STRONG
@@ -99,6 +110,10 @@ def _copied(anchor: Anchor, source: SourceText, places: Sequence[int], place: Ma
         return stayed or (match.text >= NEARLY and anchor.twins is not None)
 
     edited = [match for match in candidates(anchor, source, places) if is_ours(match)]
+    if not edited and place.symbol < 1 and (place.context or 0) < STRONG and anchor.twins is not None:
+        # Neither the symbol nor the surroundings speak for the place: the quote may as well be what is like it in a third place.
+        quote = replace(anchor, before=(), after=())
+        edited = [match for match in candidates(quote, source, places, everywhere=True) if match.text >= LIKE]
     if not edited:
         return None
     there = describe(source, [place.first])
@@ -121,7 +136,10 @@ def _unproved(anchor: Anchor, source: SourceText, places: Sequence[int], verdict
     if anchor.has_context and edited and edited[0].context is not None and edited[0].context >= STRONG:
         # The surroundings hold an edited version, and none of the places that hold the same lines.
         return _changed(anchor, source, edited, f"the lines changed; elsewhere, {verdict.reason}")
-    open_places = [_place(anchor, source, place) for place in places if place not in verdict.others]
+    likely = [place for place in places if place not in verdict.others]
+    open_places = [
+        _place(anchor, source, place) for place in (likely if verdict.guess is None else [verdict.guess])
+    ]
     ranked = sorted(open_places, key=lambda match: -match.score)
     if ranked and (len(ranked) == 1 or ranked[0].score > ranked[1].score + MARGIN):
         best = ranked[0]

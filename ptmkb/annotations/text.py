@@ -5,7 +5,8 @@ Many notes speak of one file, so what is made ready is kept and shared.
 
 from __future__ import annotations
 
-import re
+import gc
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
@@ -17,7 +18,6 @@ EDGE = "\f"
 """Stands in a context for the file's own beginning or end; no stripped line can equal it."""
 
 _NOT_CODE = str.maketrans({'"': "'", **dict.fromkeys(",()\\", None)})
-_SPACE = re.compile(r"\s+")
 
 
 def squash(lines: Sequence[str]) -> str:
@@ -26,7 +26,7 @@ def squash(lines: Sequence[str]) -> str:
     A formatter breaks and joins lines, adds a comma before a closing bracket and parentheses around what it breaks, and chooses
     quotes. Two texts that differ only so are equal here.
     """
-    return _SPACE.sub("", "".join(lines)).translate(_NOT_CODE)
+    return "".join("".join(lines).split()).translate(_NOT_CODE)
 
 
 def indent_shape(lines: Sequence[str]) -> tuple[int, ...]:
@@ -52,7 +52,14 @@ class SourceText:
     @cached_property
     def module(self) -> Module:
         """The symbols."""
-        return parse_module(self.text)
+        # A syntax tree is a hundred thousand objects without a cycle; looking for cycles among them takes as long as the parsing.
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return parse_module(self.text)
+        finally:
+            if collects:
+                gc.enable()
 
     @cached_property
     def _where(self) -> dict[str, list[int]]:
@@ -68,7 +75,9 @@ class SourceText:
 
     @cached_property
     def _squashed(self) -> tuple[str, dict[int, int], dict[int, int]]:
-        pieces = [squash([content]) for content in self.contents]
+        # As `squash` does, for all lines in one go.
+        lines = "\n".join(self.contents).translate(_NOT_CODE).split("\n") if self.contents else []
+        pieces = ["".join(line.split()) for line in lines]
         ends = list(accumulate(len(piece) for piece in pieces))
         starts_at = {
             end - len(piece): number
@@ -138,20 +147,18 @@ class SourceText:
 
     def before(self, first: int, count: int) -> tuple[str, ...]:
         """The contents of the lines before a line, nearest first, blank ones left out, `EDGE` at the file's beginning."""
-        return self._around(range(first - 1, 0, -1), count)
+        index = bisect_left(self.code_lines, first)
+        found = self._code[max(0, index - count) : index][::-1]
+        return (*found, EDGE)[:count]
 
     def after(self, last: int, count: int) -> tuple[str, ...]:
         """The contents of the lines after a line, nearest first, blank ones left out, `EDGE` at the file's end."""
-        return self._around(range(last + 1, len(self.lines) + 1), count)
+        index = bisect_right(self.code_lines, last)
+        return (*self._code[index : index + count], EDGE)[:count]
 
-    def _around(self, numbers: range, count: int) -> tuple[str, ...]:
-        found: list[str] = []
-        for number in numbers:
-            if len(found) == count:
-                return tuple(found)
-            if self.contents[number - 1]:
-                found.append(self.contents[number - 1])
-        return (*found, EDGE)[:count]
+    @cached_property
+    def _code(self) -> list[str]:
+        return [content for content in self.contents if content]
 
 
 @lru_cache(maxsize=64)

@@ -1,291 +1,20 @@
-"""Anchors against edits of real files whose outcome is known: never a wrong place reported as right, and few places missed.
-
-Every line of a file carries a mark that says whether it belongs to the region; an edit moves, removes and changes marked lines like all
-others, so that where the region stands afterwards is known and not guessed.
-"""
+"""Anchors against edits of real files whose outcome is known: never a wrong place reported as right, and few places missed."""
 
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.anchor_edits import FILES, KEEPING, REMOVING, Edit, edited, move_region
 from ptmkb.annotations import Status, make_anchor, resolve
-from ptmkb.source import find_tree, parse_module, split_lines
+from ptmkb.source import find_tree
 
 TREE = find_tree()
-FILES = [
-    "activations.py",
-    "cache_utils.py",
-    "data/data_collator.py",
-    "generation/logits_process.py",
-    "masking_utils.py",
-    "modeling_rope_utils.py",
-    "models/bart/modeling_bart.py",
-    "models/bert/modeling_bert.py",
-    "models/clip/modeling_clip.py",
-    "models/gpt2/modeling_gpt2.py",
-    "models/llama/modeling_llama.py",
-    "models/mamba/modeling_mamba.py",
-    "models/mixtral/modular_mixtral.py",
-    "models/t5/modeling_t5.py",
-    "models/wav2vec2/modeling_wav2vec2.py",
-    "models/xlnet/modeling_xlnet.py",
-    "tokenization_utils_base.py",
-    "utils/generic.py",
-]
-SIZES = [1, 1, 1, 2, 3, 5, 8, 12, 20]
-
-
-@dataclass
-class Line:
-    text: str
-    ours: bool = False
-
-
-@dataclass
-class Case:
-    """A file being edited; `lines` are marked, `rng` decides."""
-
-    lines: list[Line]
-    rng: random.Random
-
-    def ours(self) -> tuple[int, int]:
-        """0-based first and one past the last of the region."""
-        at = [index for index, line in enumerate(self.lines) if line.ours]
-        return at[0], at[-1] + 1
-
-    def core(self) -> tuple[int, int]:
-        """The region without blank lines at its edges: what is between code and such a line is in or out by taste."""
-        at = [index for index, line in enumerate(self.lines) if line.ours and line.text.strip()]
-        return (at[0], at[-1] + 1) if at else self.ours()
-
-    def some_lines(self, most: int = 6) -> list[Line]:
-        """Fresh lines: copies from anywhere in the file, which makes them as misleading as can be."""
-        count = self.rng.randint(1, most)
-        start = self.rng.randrange(len(self.lines))
-        return [Line(line.text) for line in self.lines[start : start + count]]
-
-    def spot(self) -> int:
-        """A place between two lines, outside the region."""
-        first, last = self.ours()
-        return self.rng.choice([*range(first + 1), *range(last, len(self.lines) + 1)])
-
-    def text(self) -> str:
-        return "".join(line.text + "\n" for line in self.lines)
-
-
-def insert_above(case: Case) -> None:
-    first, _ = case.ours()
-    at = case.rng.randint(0, first)
-    case.lines[at:at] = case.some_lines()
-
-
-def insert_next_to(case: Case) -> None:
-    first, last = case.ours()
-    at = case.rng.choice([first, last])
-    case.lines[at:at] = case.some_lines(3)
-
-
-def insert_below(case: Case) -> None:
-    _, last = case.ours()
-    at = case.rng.randint(last, len(case.lines))
-    case.lines[at:at] = case.some_lines()
-
-
-def insert_inside(case: Case) -> None:
-    first, last = case.core()
-    if last - first > 1:
-        at = case.rng.randint(first + 1, last - 1)
-        # Copies of the region's own lines would leave no certain answer: which of two is the old one?
-        own = {line.text.strip() for line in case.lines[first:last]}
-        case.lines[at:at] = [
-            Line(line.text, ours=True) for line in case.some_lines(3) if line.text.strip() not in own
-        ]
-
-
-def delete_around(case: Case) -> None:
-    first, last = case.ours()
-    count = case.rng.randint(1, 6)
-    if case.rng.random() < 0.5:
-        at = case.rng.randint(0, first)
-        del case.lines[at : min(at + count, first)]
-    else:
-        at = case.rng.randint(last, len(case.lines))
-        del case.lines[at : at + count]
-
-
-def delete_next_to(case: Case) -> None:
-    first, last = case.ours()
-    if case.rng.random() < 0.5:
-        del case.lines[max(0, first - case.rng.randint(1, 3)) : first]
-    else:
-        del case.lines[last : last + case.rng.randint(1, 3)]
-
-
-def delete_inside(case: Case) -> None:
-    first, last = case.core()
-    if last - first > 2:
-        count = case.rng.randint(1, (last - first) // 3)
-        at = case.rng.randint(first, last - count)
-        del case.lines[at : at + count]
-
-
-def change_a_line(case: Case) -> None:
-    first, last = case.ours()
-    line = case.lines[case.rng.randrange(first, last)]
-    words = re.findall(r"\b[a-z_]\w{2,}\b", line.text)
-    if words:
-        word = case.rng.choice(words)
-        line.text = re.sub(rf"\b{word}\b", f"{word}_{case.rng.choice(['new', 'states', 'x'])}", line.text)
-
-
-def indent_region(case: Case) -> None:
-    first, last = case.ours()
-    indent = re.match(r"\s*", case.lines[first].text)
-    for line in case.lines[first:last]:
-        line.text = "    " + line.text if line.text.strip() else line.text
-    case.lines.insert(first, Line((indent.group() if indent else "") + "if config is not None:"))
-
-
-def indent_by_two(case: Case) -> None:
-    for line in case.lines:
-        body = line.text.lstrip()
-        line.text = " " * ((len(line.text) - len(body)) // 2) + body
-
-
-def indent_by_tabs(case: Case) -> None:
-    for line in case.lines:
-        body = line.text.lstrip()
-        width = len(line.text) - len(body)
-        line.text = "\t" * (width // 4) + " " * (width % 4) + body
-
-
-def move_region(case: Case) -> None:
-    first, last = case.ours()
-    at = case.spot()
-    region = case.lines[first:last]
-    del case.lines[first:last]
-    at -= len(region) if at >= last else 0
-    case.lines[at:at] = region
-
-
-def _block(case: Case) -> tuple[int, int] | None:
-    """A top-level symbol around the region, 0-based, half-open."""
-    first, last = case.ours()
-    for symbol in parse_module(case.text()).symbols:
-        if "." not in symbol.name and symbol.first_line <= first + 1 and last <= symbol.last_line:
-            return symbol.first_line - 1, symbol.last_line
-    return None
-
-
-def move_symbol(case: Case) -> None:
-    block = _block(case)
-    if block is None:
-        return
-    moved = case.lines[block[0] : block[1]]
-    del case.lines[block[0] : block[1]]
-    tops = [s.first_line - 1 for s in parse_module(case.text()).symbols if "." not in s.name]
-    at = case.rng.choice([*tops, len(case.lines)])
-    case.lines[at:at] = moved
-
-
-def rename_symbol(case: Case) -> None:
-    """Rename the innermost symbol, or the outermost, wherever it is mentioned: in the region too."""
-    first, last = case.ours()
-    holder = parse_module(case.text()).holder(first + 1, last)
-    if holder is None:
-        return
-    name = case.rng.choice([holder.name.split(".")[0], holder.name.split(".")[-1]])
-    new = case.rng.choice([name + "V2", "New" + name, "other_" + name[:3]])
-    for line in case.lines:
-        line.text = re.sub(rf"\b{name}\b", new, line.text)
-
-
-def duplicate_region(case: Case) -> None:
-    first, last = case.ours()
-    copy = [Line(line.text) for line in case.lines[first:last]]
-    at = case.spot()
-    case.lines[at:at] = copy
-
-
-def duplicate_symbol(case: Case) -> None:
-    """A second class or function with the same body, under another name, before or after."""
-    block = _block(case)
-    if block is None:
-        return
-    copy = [Line(line.text) for line in case.lines[block[0] : block[1]]]
-    for line in copy:
-        line.text = re.sub(r"^(class|def) (\w+)", r"\1 \2Copy", line.text)
-    at = case.rng.choice(block)
-    case.lines[at:at] = copy
-
-
-def delete_another_symbol(case: Case) -> None:
-    first, last = case.ours()
-    others = [s for s in parse_module(case.text()).symbols if s.last_line <= first or s.first_line > last]
-    if others:
-        gone = case.rng.choice(others)
-        del case.lines[gone.first_line - 1 : gone.last_line]
-
-
-def reformat(case: Case) -> None:
-    """Break calls of the region over lines, as a formatter with a shorter line would."""
-    changed: list[Line] = []
-    for line in case.lines:
-        match = re.match(r"^(\s*)(\S.*\()([^()]+, [^()]+)(\).*)$", line.text) if line.ours else None
-        if match is None or "#" in line.text or '"' in line.text or "'" in line.text:
-            changed.append(line)
-            continue
-        indent, head, arguments, tail = match.groups()
-        pieces = [
-            f"{indent}{head}",
-            *(f"{indent}    {a.strip()}," for a in arguments.split(",") if a.strip()),
-            f"{indent}{tail}",
-        ]
-        changed += [Line(piece, ours=True) for piece in pieces]
-    case.lines[:] = changed
-
-
-def delete_region(case: Case) -> None:
-    case.lines[:] = [line for line in case.lines if not line.ours]
-
-
-def delete_whole_symbol(case: Case) -> None:
-    block = _block(case)
-    if block is None:
-        delete_region(case)
-    else:
-        del case.lines[block[0] : block[1]]
-
-
-KEEPING: list[Callable[[Case], None]] = [
-    insert_above,
-    insert_next_to,
-    insert_below,
-    insert_inside,
-    delete_around,
-    delete_next_to,
-    delete_inside,
-    change_a_line,
-    indent_region,
-    indent_by_two,
-    indent_by_tabs,
-    move_region,
-    move_symbol,
-    rename_symbol,
-    duplicate_region,
-    duplicate_symbol,
-    delete_another_symbol,
-    reformat,
-]
-REMOVING: list[Callable[[Case], None]] = [delete_region, delete_whole_symbol]
 
 
 @dataclass
@@ -296,44 +25,27 @@ class Outcome:
     says: str
 
 
-def play(
-    file: str, seed: int, edits: list[Callable[[Case], None]], size: int | None = None, newline: str = "\n"
-) -> Outcome:
+def play(file: str, seed: int, edits: list[Edit], size: int | None = None, newline: str = "\n") -> Outcome:
     """Anchor a random region of a file, edit the file, resolve, and compare with the truth."""
-    rng = random.Random(seed)
-    lines = split_lines(TREE.read(file))
-    size = min(size or rng.choice(SIZES), len(lines))
-    first = rng.randint(1, len(lines) - size + 1)
-    last = first + size - 1
-    before = "\n".join(lines) + "\n"
-    anchor = make_anchor(before, first, last)
-    case = Case([Line(text, ours=first <= number <= last) for number, text in enumerate(lines, 1)], rng)
-    for edit in edits:
-        if any(line.ours for line in case.lines):
-            edit(case)
-    after = case.text().replace("\n", newline)
-    found = resolve(anchor, after)
+    case = edited(TREE.read(file), seed, edits, size)
+    anchor = make_anchor(case.before, *case.region)
+    found = resolve(anchor, case.after.replace("\n", newline))
     promised = found.status in (Status.exact, Status.moved)
-    at = [number for number, line in enumerate(case.lines, 1) if line.ours]
     says = (
-        f"{file}:{first}-{last} seed {seed} {[e.__name__ for e in edits]}: {found.status} "
-        f"{found.first_line}-{found.last_line}, truth {at[:1]}-{at[-1:]}; {found.reason}"
+        f"{file}:{case.region} seed {seed} {[e.__name__ for e in edits]}: {found.status} "
+        f"{found.first_line}-{found.last_line}, truth {case.truth}; {found.reason}"
     )
-    if not at:
+    if case.truth is None:
         return Outcome(found.status, promised, found.status is Status.lost, says)
-    # Only what the region's first and last line are now: an insertion at its very edge is not part of it.
-    truth = (at[0], at[-1])
+    if found.first_line is None or found.last_line is None:
+        return Outcome(found.status, wrong=False, found=False, says=says)
     here = (found.first_line, found.last_line)
-    near = (
-        found.status is not Status.lost
-        and abs((found.first_line or 0) - truth[0]) <= 1
-        and abs((found.last_line or 0) - truth[1]) <= 1
-    )
-    return Outcome(found.status, promised and here != truth, near, says)
+    near = all(abs(at - true) <= 1 for at, true in zip(here, case.truth, strict=True))
+    return Outcome(found.status, promised and here != case.truth, near, says)
 
 
 def measure(
-    cases: int, edits: list[Callable[[Case], None]], seed: int = 0, per_case: int = 1
+    cases: int, edits: list[Edit], seed: int = 0, per_case: int = 1
 ) -> tuple[Counter[str], list[str]]:
     rng = random.Random(seed)
     counts: Counter[str] = Counter()
@@ -356,15 +68,13 @@ def measure(
     edit=st.sampled_from([*KEEPING, *REMOVING]),
     newline=st.sampled_from(["\n", "\n", "\r\n"]),
 )
-def test_no_wrong_place_is_reported_as_right(
-    file: str, seed: int, edit: Callable[[Case], None], newline: str
-) -> None:
+def test_no_wrong_place_is_reported_as_right(file: str, seed: int, edit: Edit, newline: str) -> None:
     outcome = play(file, seed, [edit], newline=newline)
     assert not outcome.wrong, outcome.says
 
 
 @pytest.mark.parametrize("edit", [*KEEPING, *REMOVING], ids=lambda edit: edit.__name__)
-def test_every_kind_of_edit(edit: Callable[[Case], None]) -> None:
+def test_every_kind_of_edit(edit: Edit) -> None:
     """Few regions of each kind, always the same ones; a kind that breaks is named by its test."""
     counts, wrong = measure(20, [edit], seed=2)
     assert not wrong
@@ -384,3 +94,46 @@ def test_two_edits_at_once_never_mislead() -> None:
     counts, wrong = measure(150, KEEPING, seed=4, per_case=2)
     assert not wrong
     assert counts["cases"] == 150
+
+
+def test_four_edits_at_once_never_mislead() -> None:
+    counts, wrong = measure(150, KEEPING, seed=104, per_case=4)
+    assert not wrong
+    assert counts["found"] >= 0.75 * counts["cases"], counts
+
+
+MISLED = [
+    ("data/data_collator.py", 374079591, "duplicate_symbol delete_inside duplicate_symbol insert_above"),
+    ("generation/logits_process.py", 1036629317, "duplicate_region move_region insert_inside delete_next_to"),
+    ("cache_utils.py", 4140983210, "indent_by_two duplicate_symbol insert_inside delete_another_symbol"),
+    (
+        "models/xlnet/modeling_xlnet.py",
+        2939696079,
+        "duplicate_symbol indent_by_tabs rename_symbol insert_next_to",
+    ),
+    ("models/clip/modeling_clip.py", 863297057, "insert_next_to change_a_line indent_by_two move_region"),
+    ("models/bart/modeling_bart.py", 2500829993, "duplicate_symbol insert_above reformat delete_next_to"),
+    ("masking_utils.py", 443217810, "duplicate_symbol insert_inside indent_by_two delete_another_symbol"),
+    ("models/clip/modeling_clip.py", 4196624557, "rename_symbol duplicate_symbol move_region indent_region"),
+    ("models/clip/modeling_clip.py", 867250982, "indent_region duplicate_symbol reformat insert_inside"),
+    ("models/t5/modeling_t5.py", 854544469, "insert_below duplicate_region duplicate_region change_a_line"),
+    (
+        "models/llama/modeling_llama.py",
+        2443547884,
+        "duplicate_region indent_by_two delete_inside delete_next_to",
+    ),
+    ("models/t5/modeling_t5.py", 3811991688, "rename_symbol duplicate_region change_a_line reformat"),
+    (
+        "models/wav2vec2/modeling_wav2vec2.py",
+        1591350760,
+        "insert_below duplicate_region move_symbol delete_inside",
+    ),
+]
+"""Files, seeds and edits after which a wrong place was once promised; found by trying thousands."""
+
+
+@pytest.mark.parametrize(("file", "seed", "edits"), MISLED)
+def test_what_once_misled_does_so_no_more(file: str, seed: int, edits: str) -> None:
+    by_name = {edit.__name__: edit for edit in KEEPING}
+    outcome = play(file, seed, [by_name[name] for name in edits.split()])
+    assert not outcome.wrong, outcome.says

@@ -288,3 +288,75 @@ def test_a_line_moved_to_another_branch_is_not_the_same() -> None:
 def test_lines_that_are_not_there_are_refused(first: int, last: int) -> None:
     with pytest.raises(ValueError, match="lines 1-3"):
         make_anchor("a\nb\nc\n", first, last)
+
+
+def test_a_copied_function_does_not_stand_for_one_with_lines_inserted() -> None:
+    """Three of four lines are the quoted ones; the copy has all three, in the very surroundings, under another name."""
+    edited = HOME.replace(
+        "    weights = weights.softmax(-1)\n",
+        "    weights = weights.softmax(-1)\n    assert weights.isfinite()\n",
+    )
+    function = HOME[HOME.index("def scores") :]
+    new = edited + "\n\n" + function.replace("def scores", "def scores_copy")
+    for text in (new, new + "\n\ndef unfinished(:\n"):
+        found = resolve(at(HOME, SCORES, size=3), text)
+        assert found.status is Status.changed, found
+
+
+def test_with_copies_about_a_renamed_function_is_not_promised() -> None:
+    """The function is renamed and copied, and the copy keeps the surroundings better than what was renamed."""
+    function = HOME[HOME.index("def scores") :]
+    renamed = function.replace("def scores", "def attention").replace(
+        "    return weights\n", "    return 2 * weights\n"
+    )
+    new = HOME.replace(function, renamed) + "\n\n" + function.replace("def scores", "def scores_copy")
+    assert resolve(at(HOME, SCORES), new).status is Status.changed
+
+
+def test_a_copy_right_beside_edited_lines_is_doubted() -> None:
+    edited = HOME.replace(f"    {SCORES}\n", f"    {SCORES}\n    {SCORES.replace('scaling', 'scaling_x')}\n")
+    new = edited + f"\n\ndef other(query, key, scaling):\n    {SCORES}\n"
+    found = resolve(at(HOME, SCORES), new)
+    assert found.status is Status.changed, found
+    # Without a second copy nothing speaks against it: a line was added below.
+    assert resolve(at(HOME, SCORES), edited).status is Status.exact
+
+
+def test_what_stood_there_before_is_not_taken_for_the_lines_edited() -> None:
+    """The line moves to another function; one much like it stays, as it was at home, and so cannot be it."""
+    home = "".join(
+        ["class A:\n    def __init__(self, c):\n"]
+        + [f"        self.{name}_proj = Linear(c.hidden_size, c.{name}_size)\n" for name in "abcdefgh"]
+        + ["\n    def build(self, c):\n        return c\n"]
+    )
+    line = "        self.d_proj = Linear(c.hidden_size, c.d_size)\n"
+    new = home.replace(line, "").replace("        return c\n", line + "        return c\n")
+    found = resolve(at(home, line.strip()), new)
+    assert where(found) == ("moved", lines_of(new, line.strip()), lines_of(new, line.strip()))
+
+
+def test_blank_lines_are_not_promised_where_their_number_changed() -> None:
+    anchor = make_anchor(HOME, 3, 3)
+    assert resolve(anchor, HOME).status is Status.exact
+    assert resolve(
+        anchor, HOME.replace("        return hidden_states\n", "        return hidden_states\n\n", 1)
+    ).status in (
+        Status.changed,
+        Status.lost,
+    )
+
+
+def test_edited_lines_in_their_own_function_make_a_copy_elsewhere_doubtful() -> None:
+    """The lines were edited, and those around them too; a copy of the lines alone stands in a new function."""
+    new = HOME.replace(
+        "def scores(query, key, scaling):\n",
+        "def scores(query, key, scaling=1.0):\n    key = key.contiguous()\n",
+    )
+    new = new.replace(
+        "    weights = weights.softmax(-1)\n",
+        "    weights = weights.softmax(-1)\n    assert torch.isfinite(weights).all(), key.shape\n    print(weights.shape, query.shape)\n",
+    )
+    quote = f"    {SCORES}\n    weights = weights.softmax(-1)\n    return weights\n"
+    new += f"\n\ndef other(query, key, scaling, mask):\n    query = query + mask\n{quote}"
+    found = resolve(at(HOME, SCORES, size=3), new)
+    assert found.status is Status.changed, found
