@@ -62,7 +62,7 @@ class _Diagram:
         """Draw everything from the floor up; gives the height, negative."""
         for stream, x in self.x.items():
             if len(self.x) > 1:
-                self.canvas.label(x, self.floor - 2, word_or(f"part.{stream}", self.language), soft=True)
+                self.canvas.label(x, self.floor - 2, word_or("part", stream, self.language), soft=True)
             else:
                 self.y[stream] = self.floor - 4
         prefix, cycle, times = _cycle(self.structure.get("order") or [[0, 1]])

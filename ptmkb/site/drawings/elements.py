@@ -103,7 +103,7 @@ class Boxes:
         if kind == "convolution":
             return Box(self.word(kind), (self.word("gated"),) if element.get("gated") else ())
         if kind == "stack":
-            return Box(word_or(f"part.{element['name']}", self.language), kind="kb-token")
+            return Box(word_or("part", element["name"], self.language), kind="kb-token")
         warm = kind in ("recurrence", "linear-attention", "fourier", "similarity")
         return Box(self.word(kind), kind="kb-box-warm" if warm else "kb-token")
 
@@ -142,15 +142,15 @@ class Boxes:
             lines.append(self.word("latent"))
         if "cross" in element:
             if element["cross"]:
-                lines.append(self.word("reads", stack=word_or(f"part.{element['cross']}", self.language)))
+                lines.append(self.word("reads", stack=word_or("part", element["cross"], self.language)))
             title = self.word("cross")
         else:
             sees = element.get("sees", {}).get("kind")
             title = self.word("attention")
             if sees and sees not in _PLAIN:
-                lines.append(word_or(f"value.{sees}", self.language))
+                lines.append(word_or("value", sees, self.language))
             elif sees == "bidirectional":
-                lines.append(word_or("value.bidirectional", self.language))
+                lines.append(word_or("value", "bidirectional", self.language))
         lines += [self.word(f"position.{name}") for name in element.get("positions", ())]
         if "query_key_norm" in element:
             lines.append(self.word("normed", norm=_NORMS.get(element["query_key_norm"], "")))
