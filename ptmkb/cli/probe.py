@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,34 +34,72 @@ def probe(
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every model of the catalogue.")] = False,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write everything that was found to FILE, as JSON.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write what was found to FILE: .json, .xml (JUnit) or .md.",
+            show_default=False,
+        ),
     ] = None,
     format_: Annotated[Format, typer.Option("--format", help="What is printed.")] = Format.table,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="How many at once; by default one a core.", show_default=False)
     ] = None,
+    executor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="dask://HOST:PORT", help="Measure on a Dask cluster instead of here.", show_default=False
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|NAME",
+            help="Measure these weights, from a directory or the hub, instead; ID says whose claims they are judged by.",
+            show_default=False,
+        ),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Measure again what nothing has changed about, too.")
+    ] = False,
     evidence: Annotated[
         bool, typer.Option("--evidence", help="Make this run the committed evidence (with --all).")
     ] = False,
 ) -> None:
     """Build models small, run them, and measure what their entries claim. Exit code 1 if a claim is refuted or a model fails."""
     catalogue = _state(ctx).load_catalogue()
+    if checkpoint is not None:
+        _probe_checkpoint(checkpoint, catalogue, ids or [], all_ or evidence, report, format_)
+        return
     entries = _chosen(catalogue, ids or [], all_)
     if evidence and not all_:
         refuse("--evidence is about the whole catalogue; add --all")
     _needs_torch()
+    from ptmkb.probe.cache import Cache
     from ptmkb.probe.progress import Bar, Lines
     from ptmkb.probe.record import EVIDENCE, write_record
-    from ptmkb.probe.runner import probe_all, timeless
+    from ptmkb.probe.reports import write_report
+    from ptmkb.probe.runner import children, probe_all, timeless
 
+    _can_be_written(report)
     bar = Bar() if sys.stderr.isatty() else None
+    workers = jobs or os.cpu_count() or 1
+    measures = children(workers)
+    if executor is not None:
+        from ptmkb.probe import cluster
+
+        try:
+            client = cluster.connect(executor)
+        except cluster.ClusterError as error:
+            refuse(str(error))
+        workers, measures = cluster.workers(client), cluster.cluster(client)
     try:
-        record, whole = probe_all(entries, catalogue, jobs, watcher=bar or Lines())
+        record, whole = probe_all(entries, catalogue, measures, bar or Lines(), Cache(fresh=fresh), workers)
     finally:
         if bar is not None:
             bar.close()
     if report is not None:
-        write_record(record, report)
+        write_report(record, report)
     if evidence and whole:
         write_record(timeless(record), EVIDENCE / f"transformers-{record.transformers}.json")
     if format_ is Format.json:
@@ -72,6 +111,48 @@ def probe(
         raise typer.Exit(INTERRUPTED)
     if any(model.status == "failed" for model in record.models):
         raise typer.Exit(FAILS)
+
+
+def _probe_checkpoint(
+    where: str, catalogue: Catalogue, ids: list[str], every: bool, report: Path | None, format_: Format
+) -> None:
+    if every or len(ids) > 1:
+        refuse("--checkpoint goes with one ID or none")
+    entry = _chosen(catalogue, ids, False)[0] if ids else None
+    _can_be_written(report)
+    _needs_torch()
+    from ptmkb.probe.cache import installed
+    from ptmkb.probe.checkpoints import CheckpointError, fetch, probe_checkpoint
+    from ptmkb.probe.record import ProbeRecord
+    from ptmkb.probe.reports import write_report
+
+    try:
+        path = fetch(where)
+    except CheckpointError as error:
+        refuse(str(error))
+    model = probe_checkpoint(where, path, catalogue, entry)
+    torch = installed("torch").split("+")[0]
+    record = ProbeRecord(transformers=installed("transformers"), torch=torch, models=(model,))
+    if report is not None:
+        write_report(record, report)
+    if format_ is Format.json:
+        print_json(record.model_dump(mode="json"))
+    else:
+        rows = [[one.measure, one.part or "", _short(one.value)] for one in model.measured]
+        print_table(f"{where}: measured", ["measure", "of", "value"], rows)
+        _print(record)
+    if model.status == "failed":
+        raise typer.Exit(FAILS)
+
+
+def _can_be_written(report: Path | None) -> None:
+    from ptmkb.probe.reports import writer
+
+    if report is not None:
+        try:
+            writer(report)
+        except ValueError as error:
+            refuse(str(error))
 
 
 def _state(ctx: typer.Context) -> State:

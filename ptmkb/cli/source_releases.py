@@ -48,8 +48,8 @@ def history(
     """Show in which releases a symbol's text changed. Wheels are downloaded by pip once and kept. Exit code 1: not everything could be read."""
     from ptmkb.source.history import symbol_history
 
-    versions = _versions(first, last, patches)
-    with _opening(versions) as open_release:
+    versions = chosen_releases(first, last, patches)
+    with opening(versions) as open_release:
         steps = list(symbol_history(symbol, versions, file, open_release=open_release))
     if format_ is Format.json:
         print_json({"symbol": symbol, "releases": [asdict(step) for step in steps]})
@@ -85,8 +85,8 @@ def releases(
 
     failed = False
     if first or last:
-        versions = _versions(first, last, patches)
-        with _opening(versions) as open_release:
+        versions = chosen_releases(first, last, patches)
+        with opening(versions) as open_release:
             for version in versions:
                 try:
                     open_release(version)
@@ -127,7 +127,7 @@ def releases(
 
 
 @contextmanager
-def _opening(versions: list[str]) -> Iterator[Callable[[str], SourceTree]]:
+def opening(versions: list[str]) -> Iterator[Callable[[str], SourceTree]]:
     """Opens releases, and says which is being downloaded."""
     from ptmkb.source.releases import ReleaseUnavailableError, find_release
 
@@ -149,7 +149,7 @@ def _opening(versions: list[str]) -> Iterator[Callable[[str], SourceTree]]:
     yield opened
 
 
-def _versions(first: str | None, last: str | None, patches: bool) -> list[str]:
+def chosen_releases(first: str | None, last: str | None, patches: bool) -> list[str]:
     """The releases that a command is about."""
     from ptmkb.source import find_tree
     from ptmkb.source.releases import (

@@ -1,13 +1,15 @@
 """Runs tasks in forked children, as many at once as there are cores, so that nothing that a task does can hurt anything but itself.
 
 A child is a copy of the warm parent, in a session of its own, with a limit on its address space and on its time; what it prints goes
-through a pipe of which the last lines are kept; its result comes back through another. A child that crashes, exits, hangs, runs out of
-memory or floods its output is an `Outcome` with a reason.
+through a pipe of which the last lines are kept; its result comes back through another, and so does every piece that it emits before. A child
+that crashes, exits, hangs, runs out of memory or floods its output is an `Outcome` with a reason and the pieces that came until then. When the
+parent dies, however suddenly, its children die with it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import faulthandler
 import os
 import resource
@@ -16,12 +18,17 @@ import signal
 import struct
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 GIB = 1 << 30
-_HEADER = struct.Struct("<cQ")  # `=` for a result, `!` for a failure; then the length of what follows
+_HEADER = struct.Struct(
+    "<cQ"
+)  # `+` for a piece, `=` for a result, `!` for a failure; then the length of what follows
 _CHUNK = 1 << 16
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+_pipe: int | None = None  # of this process, where it is a child: what it has to say goes there
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,7 @@ class Outcome:
         why: The reason of a failure, one line.
         seconds: Wall-clock time.
         output: The end of what it printed.
+        pieces: What it emitted, in order; complete pieces of a task that failed too.
     """
 
     name: str
@@ -55,10 +63,29 @@ class Outcome:
     why: str | None
     seconds: float
     output: str = ""
+    pieces: tuple[bytes, ...] = ()
 
 
 class TaskFailedError(Exception):
     """Raised by a task to fail with a reason of one line."""
+
+
+def emit(piece: bytes) -> None:
+    """Hand a piece of the result to the parent, which has it even if this child dies.
+
+    Raises:
+        RuntimeError: This process is no child of `run`.
+    """
+    if _pipe is None:
+        raise RuntimeError("only a task that `run` runs can emit")
+    _send(b"+", piece)
+
+
+def _send(kind: bytes, data: bytes) -> None:
+    assert _pipe is not None
+    waiting = memoryview(_HEADER.pack(kind, len(data)) + data)
+    while waiting:
+        waiting = waiting[os.write(_pipe, waiting) :]
 
 
 @dataclass
@@ -79,7 +106,7 @@ def run(
     limits: Limits = Limits(),
     on_start: Callable[[str], None] = lambda name: None,
     on_tick: Callable[[], None] = lambda: None,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome]:
     """Run all tasks and give their outcomes as they end.
 
     Args:
@@ -101,7 +128,7 @@ def run(
                 while waiting and len(running) < (workers or os.cpu_count() or 1):
                     name, task = waiting.pop()
                     on_start(name)
-                    child = _fork(name, task, limits, running)
+                    child = _fork(name, task, limits, running.values())
                     running[child.pid] = child
                     for pipe in (child.result, child.output):
                         selector.register(pipe, selectors.EVENT_READ, child)
@@ -122,7 +149,9 @@ def run(
                 _close(child, selector)
 
 
-def _fork(name: str, task: Callable[[], bytes], limits: Limits, running: Mapping[int, _Child]) -> _Child:
+def _fork(name: str, task: Callable[[], bytes], limits: Limits, running: Iterable[_Child]) -> _Child:
+    global _pipe
+    parent = os.getpid()
     result_in, result_out = os.pipe()
     output_in, output_out = os.pipe()
     pid = os.fork()
@@ -130,8 +159,9 @@ def _fork(name: str, task: Callable[[], bytes], limits: Limits, running: Mapping
         code = 70
         try:
             os.setsid()
+            die_with(parent)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            for other in running.values():
+            for other in running:
                 os.close(other.result)
                 os.close(other.output)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -141,9 +171,8 @@ def _fork(name: str, task: Callable[[], bytes], limits: Limits, running: Mapping
             limit = _address_space() + limits.memory
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            kind, data = _do(task)
-            with os.fdopen(result_out, "wb") as pipe:
-                pipe.write(_HEADER.pack(kind, len(data)) + data)
+            _pipe = result_out
+            _send(*_do(task))
             code = 0
         finally:
             os._exit(code)
@@ -154,21 +183,38 @@ def _fork(name: str, task: Callable[[], bytes], limits: Limits, running: Mapping
     return _Child(name, pid, result_in, output_in, time.monotonic())
 
 
+def die_with(parent: int) -> None:
+    """Have the system kill this process when its parent is gone; where there is no such thing, the time limit of the child's own work must do."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:  # it went before that was said
+        os._exit(70)
+
+
 def _do(task: Callable[[], bytes]) -> tuple[bytes, bytes]:
     try:
         return b"=", task()
-    except TaskFailedError as failure:
-        return b"!", str(failure).encode()
-    except MemoryError:
-        return b"!", b"out of memory"
     except SystemExit as error:
         return b"!", f"called exit({error.code!r})".encode()
     except BaseException as error:
-        traceback.print_exc()
-        text = " ".join(str(error).split())
-        if "can't allocate memory" in text or "not enough memory" in text:
-            return b"!", f"out of memory: {text[:300]}".encode()
-        return b"!", f"{type(error).__name__}: {text[:500]}".encode()
+        if not isinstance(error, TaskFailedError | MemoryError):
+            traceback.print_exc()
+        return b"!", reason(error).encode(errors="replace")
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    text = " ".join(str(error).split())
+    if is_out_of_memory(error):
+        return f"out of memory: {text[:300]}" if text else "out of memory"
+    return text if isinstance(error, TaskFailedError) else f"{type(error).__name__}: {text[:500]}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, Python's or torch's."""
+    return isinstance(error, MemoryError) or any(
+        sign in str(error) for sign in ("can't allocate memory", "not enough memory")
+    )
 
 
 def _address_space() -> int:
@@ -220,11 +266,13 @@ def _outcome(child: _Child, limits: Limits, selector: selectors.BaseSelector) ->
             pass
     _close(child, selector)
     output = child.printed.decode(errors="replace")
-    kind, data = _unpacked(bytes(child.received))
+    messages = list(_messages(bytes(child.received)))
+    pieces = tuple(data for kind, data in messages if kind == b"+")
+    kind, data = messages[-1] if messages else (b"", b"")
     if child.overdue:
         why: str | None = f"took longer than {limits.seconds:g} s and was stopped"
     elif kind == b"=":
-        return Outcome(child.name, data, None, seconds, output)
+        return Outcome(child.name, data, None, seconds, output, pieces)
     elif kind == b"!":
         why = data.decode(errors="replace")
     elif os.WIFSIGNALED(status):
@@ -232,13 +280,16 @@ def _outcome(child: _Child, limits: Limits, selector: selectors.BaseSelector) ->
         why = f"killed by signal {number} ({signal.Signals(number).name})"
     else:
         why = f"exited with code {os.waitstatus_to_exitcode(status)} before it was done"
-    return Outcome(child.name, None, why, seconds, output)
+    return Outcome(child.name, None, why, seconds, output, pieces)
 
 
-def _unpacked(received: bytes) -> tuple[bytes, bytes]:
-    """The kind and content of a complete message; empty for one that was cut off."""
-    if len(received) < _HEADER.size:
-        return b"", b""
-    kind, length = _HEADER.unpack_from(received)
-    data = received[_HEADER.size :]
-    return (kind, data) if len(data) == length else (b"", b"")
+def _messages(received: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and content of every message that is complete."""
+    at = 0
+    while at + _HEADER.size <= len(received):
+        kind, length = _HEADER.unpack_from(received, at)
+        end = at + _HEADER.size + length
+        if end > len(received):
+            return
+        yield kind, received[at + _HEADER.size : end]
+        at = end

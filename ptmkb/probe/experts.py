@@ -27,13 +27,14 @@ class Experts:
 def expert_sets(trace: Trace, layer: int) -> Experts | None:
     """The experts that a layer chooses from, None where it chooses none.
 
-    They are a list of modules of the same shape, or tensors whose first dimension counts them; and there must
+    They are a list (or a dictionary) of modules of the same shape, or tensors whose first dimension counts them; and there must
     have been a choice among just as many.
     """
     choices = {choice.among: choice.chosen for choice in trace.choices if choice.layer == layer}
     for module in trace.layers[layer].module.modules():
-        if isinstance(module, nn.ModuleList) and len(module) in choices and len(module) > 1:
-            sets = tuple(tuple(member.parameters()) for member in module)
+        if isinstance(module, nn.ModuleList | nn.ModuleDict) and len(module) in choices and len(module) > 1:
+            members = module.values() if isinstance(module, nn.ModuleDict) else module
+            sets = tuple(tuple(member.parameters()) for member in members)
             if sets[0] and all([p.shape for p in one] == [p.shape for p in sets[0]] for one in sets):
                 return Experts(len(module), choices[len(module)], sets)
         stacked = [p for p in module.parameters(recurse=False) if p.ndim == 3]

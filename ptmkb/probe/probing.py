@@ -1,8 +1,11 @@
-"""Probes one entry in this process: builds it, runs every measure on it and on its variants, and judges its claims."""
+"""Probes one entry in this process: builds it, and runs every measure on it and on its variants.
+
+A measure that raises takes nothing else with it: what it would have said is missing, with the reason, and the model fails.
+"""
 
 from __future__ import annotations
 
-import json
+import gc
 import random
 from collections.abc import Iterator
 
@@ -10,15 +13,15 @@ import torch
 import transformers
 
 from ptmkb.catalogue import Catalogue, Model
-from ptmkb.probe.children import TaskFailedError
+from ptmkb.probe import children
+from ptmkb.probe.findings import Findings, Silence, joined, judged
 from ptmkb.probe.measures import Unmeasurable, load_measure, measure_names
-from ptmkb.probe.offline import hub_attempt, refuse_network
-from ptmkb.probe.record import ClaimRecord, Measurement, ModelRecord
+from ptmkb.probe.offline import attempts_elsewhere, hub_attempt, refuse_network
+from ptmkb.probe.record import Measurement, ModelRecord
 from ptmkb.probe.subject import Subject
 from ptmkb.probe.subjects import subject_for
-from ptmkb.probe.verdicts import judge, pending
 
-Reasons = dict[tuple[str, str | None], str]
+SEED = 0
 
 
 def probe(entry: Model, catalogue: Catalogue) -> ModelRecord:
@@ -30,71 +33,78 @@ def probe(entry: Model, catalogue: Catalogue) -> ModelRecord:
 
     Returns:
         The record, with `seconds` left at 0.
+    """
+    return judged(entry, catalogue, joined(findings(entry)))
 
-    Raises:
-        Exception: The tiny model cannot be built, run or measured.
+
+def findings(entry: Model) -> Iterator[Findings]:
+    """Measure an entry's tiny model and its variants, piece by piece.
+
+    Args:
+        entry: The entry; one without an implementation gives nothing.
     """
     if entry.implementation.kind == "none":
-        why = entry.implementation.why.en
-        unmeasured = tuple(judge(c, (), {(c.measure, c.variant): why}) for c in pending(entry, catalogue))
-        return ModelRecord(id=entry.id, status="skipped", why=why, claims=unmeasured)
-    measured: list[Measurement] = []
-    reasons: Reasons = {}
-    measured.extend(_measured(subject_for(entry), None, reasons))
-    for variant in entry.variants:
+        return
+    for variant in (None, *(variant.name for variant in entry.variants)):
+        names = [name for name in measure_names() if _scale(variant) in load_measure(name).SCALES]
         try:
-            subject = subject_for(entry, variant.name)
+            subject = subject_for(entry, variant) if variant else subject_for(entry)
         except Exception as error:
-            reason = f"cannot be built: {_line(error)}"
-            reasons.update({(name, variant.name): reason for name in measure_names()})
+            why, lasting = _reason(error)
+            why = why if variant is None else f"cannot be built: {why}"
+            yield Findings(
+                silences=tuple(
+                    Silence(measure=name, variant=variant, why=why, failed=variant is None, lasting=lasting)
+                    for name in names
+                )
+            )
             continue
-        measured.extend(_measured(subject, variant.name, reasons))
-    claims = tuple(judge(claim, measured, reasons) for claim in pending(entry, catalogue))
-    failed = refuted(claims)
-    return ModelRecord(
-        id=entry.id,
-        status="failed" if failed else "passed",
-        why=failed,
-        claims=claims,
-        measured=tuple(measured),
-    )
+        yield from measurements(subject, variant)
 
 
-def refuted(claims: tuple[ClaimRecord, ...]) -> str | None:
-    """One line that names the refuted claims, None where none is."""
-    names = [
-        claim.measure + "".join(f" of {what}" for what in (claim.part, claim.variant) if what)
-        for claim in claims
-        if claim.verdict == "refuted"
-    ]
-    return f"{len(names)} of {len(claims)} claims refuted: {'; '.join(names)}" if names else None
+def measurements(subject: Subject, variant: str | None = None) -> Iterator[Findings]:
+    """Run every measure that wants a subject of this scale, piece by piece: each is named before it begins.
 
-
-def _measured(subject: Subject, variant: str | None, reasons: Reasons) -> Iterator[Measurement]:
+    Args:
+        subject: A live model.
+        variant: The variant that it is, None for a model with numbers.
+    """
     for name in measure_names():
         measure = load_measure(name)
-        if ("tiny" if variant is None else "variant") not in measure.SCALES:
+        if _scale(variant) not in measure.SCALES:
             continue
-        torch.manual_seed(0)
-        random.seed(0)
+        yield Findings(begun=((name, variant),))
+        torch.manual_seed(SEED)
+        random.seed(SEED)
         try:
             readings = measure.measure(subject)
-        except Unmeasurable as error:
-            reasons[name, variant] = str(error)
-            continue
-        except Exception as error:
-            if variant is None:
-                raise TaskFailedError(f"measure `{name}`: {hub_attempt(error) or _line(error)}") from error
-            reasons[name, variant] = f"cannot be measured at full size: {_line(error)}"
-            continue
-        for part, reading in readings.items():
-            yield Measurement(
-                measure=name, part=part, variant=variant, value=reading.value, detail=dict(reading.detail)
+            found = tuple(
+                Measurement(
+                    measure=name, part=part, variant=variant, value=reading.value, detail=dict(reading.detail)
+                )
+                for part, reading in readings.items()
             )
+        except Unmeasurable as error:
+            yield Findings(silences=(Silence(measure=name, variant=variant, why=str(error)),))
+        except Exception as error:
+            why, lasting = _reason(error)
+            why = f"measure `{name}`: {why}" if variant is None else f"cannot be measured at full size: {why}"
+            silence = Silence(measure=name, variant=variant, why=why, failed=variant is None, lasting=lasting)
+            yield Findings(silences=(silence,))
+        else:
+            yield Findings(measured=found)
 
 
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+def _scale(variant: str | None) -> str:
+    return "tiny" if variant is None else "variant"
+
+
+def _reason(error: Exception) -> tuple[str, bool]:
+    """One line about what went wrong, and whether it would go wrong again."""
+    if children.is_out_of_memory(error):
+        return children.reason(error), False
+    line = hub_attempt(error)
+    return (line or children.reason(error)), line is None
 
 
 def warm() -> None:
@@ -106,30 +116,36 @@ def warm() -> None:
 
     for name in measure_names():
         load_measure(name)
+    gc.collect()
+    gc.freeze()  # what is there now stays: children need not look through it, nor copy its pages
     torch.set_num_threads(1)
 
 
-def probe_offline(entry: Model, catalogue: Catalogue) -> bytes:
-    """`probe` in a child of its own: without a network, on one thread, the record as JSON.
+def probe_offline(entry: Model) -> bytes:
+    """Measure an entry in a child of its own, without a network and on one thread; every piece is emitted as soon as it is found.
 
-    Raises:
-        TaskFailedError: With the reason in one line.
+    Returns:
+        The last piece, as JSON: what the network's guard has to say.
     """
     attempts = refuse_network()
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
-    try:
-        record = probe(entry, catalogue)
-    except TaskFailedError:
-        if attempts:
-            raise TaskFailedError(attempts[0]) from None
-        raise
-    except Exception as error:
-        if attempts:
-            raise TaskFailedError(attempts[0]) from error
-        if (line := hub_attempt(error)) is not None:
-            raise TaskFailedError(line) from error
-        raise
-    if attempts:
-        raise TaskFailedError(attempts[0])
-    return json.dumps(record.model_dump(mode="json"), ensure_ascii=False).encode()
+    for piece in findings(entry):
+        children.emit(piece.model_dump_json().encode())
+    return _network(attempts).model_dump_json().encode()
+
+
+def probe_whole(entry: Model) -> bytes:
+    """`probe_offline` for where pieces cannot be handed over: all findings at once, as JSON."""
+    attempts = refuse_network()
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    return joined([*findings(entry), _network(attempts)]).model_dump_json().encode()
+
+
+def _network(attempts: list[str]) -> Findings:
+    """A failure of the model where it reached for the network, however well that was hidden."""
+    tried = dict.fromkeys([*attempts, *attempts_elsewhere()])
+    return Findings(
+        silences=tuple(Silence(measure=None, why=why, failed=True, lasting=False) for why in tried)
+    )

@@ -125,10 +125,15 @@ def read_evidence(directory: Path = EVIDENCE) -> ProbeRecord | None:
 
 
 def write_record(record: ProbeRecord, path: Path) -> None:
-    """Write a record in one step: the file is either the old one or the new one, never half of one."""
+    """Write a record as JSON, in one step."""
+    write_text(record.to_json(), path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a file in one step: it is either the old one or the new one, never half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(record.to_json())
+        file.write(text)
     Path(name).chmod(0o644)
     Path(name).replace(path)

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from transformers import PreTrainedConfig
+from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 WIDTH = 32
 HEADS = 4
@@ -33,6 +33,7 @@ PATCH = 4
 IMAGE = 16
 PYRAMID_IMAGE = 64
 MEL_BINS = 16
+QUERIES = 8
 FIRST_SPECIAL = 100
 """Special tokens of a tiny vocabulary lie below `RESERVED` or from here on; ordinary words lie between."""
 RESERVED = 8
@@ -113,6 +114,9 @@ _SIZES: tuple[tuple[str, Callable[[int], int]], ...] = (
     (r"num_conv_pos_embeddings", _at_most(NARROW)),
     (r"num_conv_pos_embedding_groups", _at_most(2)),
     (r"num_negatives", _at_most(4)),
+    (r"mm_tokens_per_image", _at_most(4)),
+    (r"num_queries", _at_most(QUERIES)),
+    (r"num_pos_feats", _at_most(WIDTH // 2)),
     (
         r"(max_position|max_.*|n|num_position|position)_?(position|ctx|positions|embeddings)(_embeddings)?|n_positions|max_seq(uence)?_len(gth)?|seq_len|n_ctx|context_length|model_max_length|mem_len",
         _at_most(POSITIONS),
@@ -136,7 +140,20 @@ _DEPTH = re.compile(r"num_hidden_layers|n_layers?|num_layers")
 _WIDTHS = ("hidden_size", "d_model", "n_embd", "dim", "embed_dim")
 _NARROWER = re.compile(r"embedding_size|word_embed_proj_dim")
 _TOKEN = re.compile(r"(.*_)?(token_id|token_ids|token_index|_tokens)|(begin_)?suppress_tokens")
+_CHANNELS = re.compile(r"(stem|stage|encoder_in)_(.*_)?channels")
+_UNFILLED = {
+    "vocab_size": VOCABULARY,
+    "num_experts_per_tok": 2,
+    "n_routed_experts": EXPERTS,
+    "n_shared_experts": 1,
+}
+"""What some classes leave to the published configuration: their models cannot be built without."""
 _LAYER_SCALE = re.compile(r"layer_?scale.*value|.*layer_scale_init.*")
+
+
+def channels(value: int) -> int:
+    """Channels of a convolution by what they are at full size, so that equal ones stay equal wherever they are named."""
+    return value if value <= NARROW else max(NARROW, value // 16)
 
 
 def size_of(name: str, value: int) -> int:
@@ -188,6 +205,8 @@ def _shrunk(
     arguments: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         name, value = field.name, getattr(config, field.name, None)
+        if name in ("_out_features", "_out_indices"):
+            continue  # see `_stages`
         inner = {key.partition(".")[2]: o for key, o in overrides.items() if key.startswith(f"{name}.")}
         if isinstance(value, PreTrainedConfig):
             arguments[name] = _nested(config, name, value, inner, tokens)
@@ -227,8 +246,34 @@ def _shrunk(
             small = _list(name, value, kept, depth, patched)
         if small != value or (_differs(field, value) and (field.default is not None or name in explicit)):
             arguments[name] = small
-    arguments.update({key: value for key, value in overrides.items() if "." not in key})
+    if hasattr(config, "out_indices") and hasattr(config, "stage_names"):
+        arguments.update(_stages(config, arguments, kept))
+    for name, meant in _UNFILLED.items():
+        if name in vars(config) and getattr(config, name) is None:
+            arguments[name] = meant
+    if vars(config).get("head_dim", 0) is None and heads:
+        arguments["head_dim"] = WIDTH // min(heads, HEADS)
+    for key, override in overrides.items():
+        if isinstance(override, dict) and "model_type" in override:  # another kind of nested configuration
+            rest = {field: value for field, value in override.items() if field != "model_type"}
+            override = _shrunk(CONFIG_MAPPING[override["model_type"]](), rest, tokens, frozenset(rest))
+        if "." not in key:
+            arguments[key] = override
     return type(config)(**arguments)
+
+
+def _stages(config: Any, arguments: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:
+    """A backbone that gives as many stages as before; one without a pyramid gets as many layers as that takes."""
+    taken = [index for index in config.out_indices if index >= 0]
+    if (
+        hasattr(config, "num_hidden_layers")
+        and "num_hidden_layers" in vars(config)
+        and not hasattr(config, "depths")
+    ):
+        layers = max(int(arguments.get("num_hidden_layers", config.num_hidden_layers)), len(taken))
+        first = layers - len(taken) + 1
+        return {"num_hidden_layers": layers, "out_indices": list(range(first, layers + 1))}
+    return {"out_indices": taken}
 
 
 def _sections(rope: Mapping[str, Any]) -> list[int]:
@@ -292,6 +337,7 @@ def _list(name: str, value: Sequence[Any], kept: tuple[int, ...], depth: int, pa
         if (
             re.fullmatch(r"(.*_)?(index|indexes|indices|idxs|layers|layer_ids|blocks)", name)
             and depth
+            and not name.startswith("encode_proj")  # levels of a pyramid
             and max(value) < 4 * depth
         ):
             return make(dict.fromkeys(item if item < 0 else min(item, layers - 1) for item in value))
@@ -299,6 +345,8 @@ def _list(name: str, value: Sequence[Any], kept: tuple[int, ...], depth: int, pa
             return make(min(item, IMAGE if patched else PYRAMID_IMAGE) for item in value)
         if name == "patch_size":
             return make(min(item, PATCH) for item in value)
+        if _CHANNELS.fullmatch(name):
+            return make(channels(item) for item in value)
         if re.fullmatch(r"depths|(stage_)?num_blocks|blocks_per_stage|layers", name):
             return make(min(item, LAYERS) for item in value)
         if re.fullmatch(

@@ -50,7 +50,7 @@ def watched(model: nn.Module) -> Iterator[list[Ran]]:
     """While this is open, note which members of lists of modules run, in order."""
     ran: list[Ran] = []
     handles = []
-    for path, block in _members(model):
+    for path, block in members(model):
 
         def note(module: nn.Module, args: Any, kwargs: Any, output: Any, path: str = path) -> None:
             given = {t.shape for t in _tensors([args, kwargs]) if t.dim() == 3}
@@ -102,7 +102,7 @@ def _streams(row: Ran, lengths: Mapping[str, int]) -> list[str]:
     return [stream for stream in fitting if stream in named] if named else fitting
 
 
-def _members(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def members(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The members of all lists of modules, with their paths."""
     for path, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, nn.ModuleList):

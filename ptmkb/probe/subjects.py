@@ -21,6 +21,7 @@ from ptmkb.probe import labels, modes, stacks, streams, tiny
 from ptmkb.probe.inputs import sample_inputs
 from ptmkb.probe.measures import Unmeasurable
 from ptmkb.probe.subject import Inputs, Loss, Mode, Subject
+from ptmkb.probe.tracing import first_run, remember
 
 _DATA = Path(__file__).parent / "data" / "subjects.yaml"
 _REFERENCE_LABELS = ("labels", "label", "targets")  # the last word of the name of an argument that is a label
@@ -60,6 +61,18 @@ def subject_of_type(model_type: str, architecture: str | None = None, seed: int 
     return subject_of(tiny.build(model_type, architecture, seed), model_type)
 
 
+def inputs_of(model: nn.Module) -> dict[str, Any]:
+    """Inputs of a forward pass of a model of `transformers`, without labels, by the rules and by `data/subjects.yaml`."""
+    data = class_data(type(model).__name__)
+    return sample_inputs(
+        model,
+        data.get("extra"),
+        data.get("transposed", ()),
+        data.get("unsqueezed", ()),
+        data.get("placeholders"),
+    )
+
+
 def subject_of(model: nn.Module, name: str, scale: str = "tiny") -> Subject:
     """A live model as a subject: runs it once to see what comes out where.
 
@@ -73,13 +86,16 @@ def subject_of(model: nn.Module, name: str, scale: str = "tiny") -> Subject:
     if type(model).__module__.startswith("ptmkb.reference."):
         inputs, losses = _reference_inputs(model, data)
     else:
-        inputs = sample_inputs(
-            model, data.get("extra"), data.get("transposed", ()), data.get("unsqueezed", ())
-        )
+        inputs = inputs_of(model)
+    first = None
     try:
         torch.manual_seed(0)
         with torch.no_grad(), stacks.watched(model) as ran:
-            returned = model(**inputs)
+            if scale == "tiny":
+                returned = model(**inputs)
+            else:  # a full-size model is worth running only once
+                first = first_run(model, [member for _, member in stacks.members(model)], inputs)
+                returned = first.output
     except (RuntimeError, NotImplementedError) as error:
         if scale == "tiny":
             raise
@@ -101,7 +117,7 @@ def subject_of(model: nn.Module, name: str, scale: str = "tiny") -> Subject:
     lengths = {key: int(value.shape[1]) for key, value in outputs.items()}
     wholes = {id(_whole(value)): int(_whole(value).shape[1]) for value in outputs.values()}
     joint = next(iter(wholes.values())) if len(found) > 1 and len(wholes) == 1 else None
-    return Subject(
+    subject = Subject(
         name=name,
         model=model,
         inputs=inputs,
@@ -112,6 +128,9 @@ def subject_of(model: nn.Module, name: str, scale: str = "tiny") -> Subject:
         blocks=stacks.blocks(ran, lengths, joint),
         scale=scale,
     )
+    if first is not None:
+        remember(subject, first)
+    return subject
 
 
 def _cannot_run(error: Exception) -> Callable[[Any], Mapping[str, Tensor]]:

@@ -8,6 +8,7 @@ a parameter that starts as nothing but zeros (a gate, a bias) gets small values,
 from __future__ import annotations
 
 import copy
+import importlib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,7 @@ from ptmkb.probe.shrinking import shrunk
 from ptmkb.reference import load
 
 _DATA = Path(__file__).parent / "data" / "tiny.yaml"
+_UNBUILT = Path(__file__).parent / "data" / "unbuilt.yaml"
 
 # Which head a model gets by default: the one it was pre-trained with. `PRETRAINING` says so where it is filled in; else a head that uses all
 # of the model (both stacks of an encoder-decoder, both modalities) goes before one that uses a part, and a masked LM before a causal
@@ -45,6 +47,17 @@ class UnknownModelTypeError(LookupError):
 def tiny_data() -> dict[str, dict[str, Any]]:
     """What rules cannot know, by model type (`data/tiny.yaml`)."""
     return dict(yaml.safe_load(_DATA.read_text(encoding="utf-8")))
+
+
+def model_types() -> tuple[str, ...]:
+    """All model types that the automatic classes of `transformers` have a model for."""
+    return tuple(modeling_auto.MODEL_MAPPING_NAMES)
+
+
+@cache
+def unbuilt() -> dict[str, dict[str, str]]:
+    """The model types that cannot be built or run, by name: `why`, and `needs` where a missing package is the reason."""
+    return dict(yaml.safe_load(_UNBUILT.read_text(encoding="utf-8")))
 
 
 def architectures(model_type: str) -> tuple[str, ...]:
@@ -94,9 +107,12 @@ def tiny_config(model_type: str, overrides: Mapping[str, Any] | None = None) -> 
     return _plain_experts(config)
 
 
-def model_class(name: str) -> type[nn.Module]:
-    """A model class of `transformers` by its name."""
+def model_class(name: str, config: PreTrainedConfig | None = None) -> type[nn.Module]:
+    """A model class of `transformers` by its name, where a configuration is given also one that only its own module knows."""
     found = getattr(transformers, name, None)
+    if found is None and config is not None:
+        home = type(config).__module__.replace(".configuration_", ".modeling_")
+        found = getattr(importlib.import_module(home), name, None)
     if not isinstance(found, type):
         raise LookupError(f"transformers {transformers.__version__} has no class `{name}`")
     return found
@@ -116,7 +132,9 @@ def build(model_type: str, architecture: str | None = None, seed: int = 0, **ove
         LookupError: There is no such class.
     """
     config = tiny_config(model_type, overrides)
-    return _built(model_class(architecture or architectures(model_type)[0]), config, seed)
+    if part := tiny_data().get(model_type, {}).get("part"):
+        config = getattr(config, part)
+    return _built(model_class(architecture or architectures(model_type)[0], config), config, seed)
 
 
 def build_entry(entry: Model, seed: int = 0) -> nn.Module:

@@ -25,22 +25,9 @@ from ptmkb.probe.subject import Subject
 from ptmkb.probe.trace import Attention, Choice, LayerCall, Lookup, Product, Source, Trace
 
 _PRODUCTS = {
-    "linear",
-    "matmul",
-    "__matmul__",
-    "__rmatmul__",
-    "mm",
-    "bmm",
-    "addmm",
-    "baddbmm",
-    "einsum",
-    "conv1d",
-    "conv2d",
-    "conv3d",
-} | {
-    "grouped_mm",
-    "_grouped_mm",
-}
+    "linear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "baddbmm", "einsum", "conv1d", "conv2d", "conv3d",
+    "grouped_mm", "_grouped_mm",
+}  # fmt: skip
 _FIRST_IS_ADDED = {"addmm", "baddbmm"}
 _ELEMENTWISE_PRODUCTS = {"mul", "__mul__", "__rmul__", "__imul__", "mul_", "multiply"}
 _CHOICES = {"topk": -1, "max": -1, "argmax": -1}
@@ -74,6 +61,7 @@ class Tracer(TorchFunctionMode):
             self._sources[id(parameter)] = (parameter, Source(parameter=True))
         self._scores: list[_Scores] = []
         self._open: list[int] = []
+        self._around: list[int | None] = []  # of each call of a layer, the call that it ran in
         self._blocks = blocks
         self._hooks: list[RemovableHandle] = []
 
@@ -114,8 +102,32 @@ class Tracer(TorchFunctionMode):
             ),
             None,
         )
+        self._around.append(self._layer)
         self._open.append(len(self.trace.layers))
         self.trace.layers.append(LayerCall(stacks, module, None if hidden is None else hidden.shape[-1]))
+
+    def settle(self, blocks: Mapping[str, Sequence[nn.Module]]) -> None:
+        """Say afterwards which of the modules that were watched are the layers: what ran in others belongs to the layer around them."""
+        stacks: dict[int, list[str]] = {}
+        for stack, modules in blocks.items():
+            for module in {id(module): module for module in modules}.values():
+                stacks.setdefault(id(module), []).append(stack)
+        layers: list[LayerCall] = []
+        inside: list[int | None] = []  # by call, the layer that it is or lies in
+        for call, around in zip(self.trace.layers, self._around, strict=True):
+            if id(call.module) in stacks:
+                inside.append(len(layers))
+                layers.append(replace(call, stacks=tuple(stacks[id(call.module)])))
+            else:
+                inside.append(None if around is None else inside[around])
+
+        def moved(seen: list[Any]) -> list[Any]:
+            return [one if one.layer is None else replace(one, layer=inside[one.layer]) for one in seen]
+
+        trace = self.trace
+        self.trace = Trace(
+            moved(trace.products), moved(trace.attentions), trace.lookups, moved(trace.choices), layers
+        )
 
     def _leave_layer(self) -> None:
         self._open.pop()
@@ -327,6 +339,30 @@ def _first(values: Iterator[int | None]) -> int | None:
 
 # A model without numbers cannot be changed between two measures, and a full-size one is worth running only once.
 _ON_META: WeakKeyDictionary[nn.Module, Tracer] = WeakKeyDictionary()
+
+
+def first_run(model: nn.Module, members: Sequence[nn.Module], inputs: Mapping[str, Any]) -> Tracer:
+    """Run a model on `meta` for the first time, when nobody knows yet which modules are its layers.
+
+    Args:
+        model: The model.
+        members: All that may be layers.
+        inputs: Arguments of the forward pass.
+
+    Returns:
+        The tracer, with what the model returned as its `output`; `remember` wants it once the layers are known.
+    """
+    run_experts(model, "batched_mm")
+    batch = next((value.shape[0] for _, value in tensors_in(dict(inputs)) if value.ndim), 1)
+    with torch.no_grad(), seeded(), Tracer(model, {"": members}, batch) as tracer:
+        tracer.output = model(**inputs)
+    return tracer
+
+
+def remember(subject: Subject, tracer: Tracer) -> None:
+    """Have `run_subject` give what the first run saw."""
+    tracer.settle(subject.blocks)
+    _ON_META[subject.model] = tracer
 
 
 def run_subject(subject: Subject, inputs: Mapping[str, Any] | None = None) -> Tracer:

@@ -38,21 +38,21 @@ def value_text(measure: str, value: Any, language: str) -> str:
     if isinstance(value, dict) and "kind" in value:
         extra = {key: item for key, item in value.items() if key != "kind"}
         rest = ", ".join(
-            f"{word_or('extra', key, language)} {value_text('', item, language)}"
+            f"{word_or('extra', key, language)} {value_text(measure, item, language)}"
             for key, item in extra.items()
         )
-        kind = word_or("value", value["kind"], language)
+        kind = value_text(measure, value["kind"], language)
         if not rest:
             return kind
         return f"{kind}（{rest}）" if language == "zh" else f"{kind} ({rest})"
     if isinstance(value, dict):
         pairs = (
-            f"{word_or('shape', key, language)} {value_text('', item, language)}"
+            f"{word_or('shape', key, language)} {value_text(measure, item, language)}"
             for key, item in value.items()
         )
         return ("，" if language == "zh" else ", ").join(pairs)
     if isinstance(value, list | tuple):
-        return ", ".join(value_text("", item, language) for item in value)
+        return ", ".join(value_text(measure, item, language) for item in value)
     if not isinstance(value, str):
         return str(value)
     own = word_or(measure, value, language)  # a causal objective is not called what a causal flow is called

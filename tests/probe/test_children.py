@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ptmkb.probe.children import GIB, Limits, TaskFailedError, run
-from ptmkb.probe.offline import refuse_network
+from ptmkb.probe import children
+from ptmkb.probe.children import GIB, Limits, TaskFailedError, emit, run
+from ptmkb.probe.offline import attempts_elsewhere, isolated, refuse_network
 
 
 def segfault() -> bytes:
@@ -141,6 +142,84 @@ def test_closing_early_stops_the_rest() -> None:
     assert len(children_of(os.getpid())) == 2
     outcomes.close()
     assert children_of(os.getpid()) == []
+
+
+def test_pieces_survive_the_death_of_the_child() -> None:
+    def die() -> bytes:
+        emit(b"first")
+        emit(b"x" * 3_000_000)
+        os.write(children._pipe, b"+half a head")
+        os.kill(os.getpid(), signal.SIGKILL)
+        return b""
+
+    (outcome,) = run({"die": die})
+    assert outcome.pieces == (b"first", b"x" * 3_000_000)
+    assert outcome.why == "killed by signal 9 (SIGKILL)"
+    with pytest.raises(RuntimeError, match="only a task"):
+        emit(b"here")
+
+
+def test_children_die_with_their_parent() -> None:
+    code = (
+        "import os, time\n"
+        "from ptmkb.probe.children import run\n"
+        "def task():\n    print('child', flush=True)\n    os.write(3, b'%d ' % os.getpid())\n    time.sleep(60)\n"
+        "list(run({'a': task, 'b': task}, workers=2))\n"
+    )
+    told_in, told_out = os.pipe()
+    parent = subprocess.Popen(
+        [sys.executable, "-c", f"import os; os.dup2({told_out}, 3)\n{code}"], pass_fds=[told_out]
+    )
+    os.close(told_out)
+    pids: list[int] = []
+    while len(pids) < 2:
+        data = os.read(told_in, 100)
+        assert data
+        pids += [int(pid) for pid in data.split()]
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 5
+    while any(alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, "children outlive their parent"
+        time.sleep(0.02)
+    os.close(told_in)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="namespaces are Linux's")
+def test_c_code_and_other_programs_are_kept_off_the_network() -> None:
+    """A listener on this machine is not reached by a program that a task starts, and the attempt is seen."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def call() -> bytes:
+            refuse_network()
+            code = f"import socket; socket.create_connection(('127.0.0.1', {port}), timeout=2)"
+            told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+            assert told.returncode, "it was reached"
+            return "\n".join([str(isolated()), *attempts_elsewhere()]).encode()
+
+        def behave() -> bytes:
+            refuse_network()
+            left, right = socket.socketpair()
+            left.sendall(b"inside")
+            return right.recv(6) + b"".join(line.encode() for line in attempts_elsewhere())
+
+        outcomes = {o.name: o for o in run({"call": call, "behave": behave})}
+    if outcomes["call"].result is None:
+        assert outcomes["call"].why == "AssertionError: it was reached"
+        pytest.skip("the system forbids namespaces; only Python code is kept off the network")
+    assert outcomes["call"].result.decode().splitlines() == [
+        "True",
+        "a program it started, or C code, tried to reach the network; probes run offline",
+    ]
+    assert outcomes["behave"].result == b"inside"
 
 
 def children_of(pid: int) -> list[str]:

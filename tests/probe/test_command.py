@@ -33,6 +33,11 @@ def small(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PTMKB_CACHE", str(tmp_path / "cache"))
+
+
 def test_a_report_is_written_and_everything_holds(small: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     result = call(
@@ -69,6 +74,7 @@ def test_a_false_entry_ends_in_exit_code_1(small: Path) -> None:
         (["probe"], "name the models to probe"),
         (["probe", "bert", "--all"], "not both"),
         (["probe", "bert", "--evidence"], "add --all"),
+        (["probe", "bert", "--report", "report.txt"], "written as .json, .xml, .md; not 'report.txt'"),
         (["tiny", "brt"], "did you mean `bert`"),
         (["tiny", "bert", "--class", "BertForNothing"], "no class `BertForNothing`"),
         (["tiny", "elmo", "--save", "x"], "reference implementation"),

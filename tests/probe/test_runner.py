@@ -3,17 +3,21 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 
+import pytest
 import torch
 import transformers
 
 from ptmkb.catalogue import load_catalogue
 from ptmkb.probe import probing
-from ptmkb.probe.children import Limits, TaskFailedError
+from ptmkb.probe.children import GIB, Limits, TaskFailedError
+from ptmkb.probe.measures import load_measure
 from ptmkb.probe.record import ProbeRecord, read_record, write_record
-from ptmkb.probe.runner import Watcher, probe_all, timeless
+from ptmkb.probe.runner import Watcher, children, probe_all, timeless
 
 CATALOGUE = load_catalogue()
 
@@ -49,7 +53,7 @@ def test_two_runs_give_the_same_bytes() -> None:
     assert '"seconds": 0.0' in first
 
 
-def misbehave(entry, catalogue) -> bytes:
+def misbehave(entry) -> bytes:
     if entry.id == "bert":
         os.kill(os.getpid(), signal.SIGSEGV)
     if entry.id == "gpt2":
@@ -57,12 +61,52 @@ def misbehave(entry, catalogue) -> bytes:
             time.sleep(0.01)
     if entry.id == "t5":
         raise TaskFailedError("for a reason")
-    return probing.probe_offline(entry, catalogue)
+    return probing.probe_offline(entry)
+
+
+def test_what_was_measured_before_a_child_died_counts(monkeypatch) -> None:
+    def crash(subject):
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    monkeypatch.setattr(load_measure("objective"), "measure", crash)
+    (model,) = probe_all(entries("bert"), CATALOGUE)[0].models
+    assert model.status == "failed"
+    assert model.why == "killed by signal 11 (SIGSEGV) (while measuring `objective`)"
+    verdicts = {claim.measure: claim.verdict for claim in model.claims}
+    assert verdicts["flow"] == "verified"  # came before
+    assert verdicts["objective"] == verdicts["sharing"] == "unmeasured"
+
+
+def test_a_measure_that_raises_leaves_the_others_their_verdicts(monkeypatch) -> None:
+    def stumble(subject):
+        raise IndexError("out of\nrange")
+
+    whole = probe_all(entries("bert"), CATALOGUE)[0].models[0]
+    monkeypatch.setattr(load_measure("flow"), "measure", stumble)
+    (model,) = probe_all(entries("bert"), CATALOGUE)[0].models
+    assert (model.status, model.why) == ("failed", "measure `flow`: IndexError: out of range")
+    for before, after in zip(whole.claims, model.claims, strict=True):
+        if after.measure == "flow":
+            assert (after.verdict, after.why) == ("unmeasured", "measure `flow`: IndexError: out of range")
+        else:
+            assert after == before
+    assert {m.measure for m in model.measured} == {m.measure for m in whole.measured} - {"flow"}
+
+
+def test_a_measure_that_eats_memory_is_stopped_and_named(monkeypatch) -> None:
+    def eat(subject):
+        torch.ones(6 * GIB // 4)
+
+    monkeypatch.setattr(load_measure("learns"), "measure", eat)
+    (model,) = probe_all(entries("bert"), CATALOGUE)[0].models
+    assert model.status == "failed"
+    assert "measure `learns`: out of memory" in model.why
+    assert {claim.verdict for claim in model.claims if claim.measure == "flow"} == {"verified"}
 
 
 def test_a_child_that_dies_is_its_models_failure_and_nobody_elses() -> None:
     chosen = entries("bert", "gpt2", "t5", "llama")
-    record, whole = probe_all(chosen, CATALOGUE, limits=Limits(seconds=10), task=misbehave)
+    record, whole = probe_all(chosen, CATALOGUE, children(limits=Limits(seconds=10), task=misbehave))
     assert whole
     bert, gpt2, t5, llama = record.models
     assert (bert.status, bert.why) == ("failed", "killed by signal 11 (SIGSEGV)")
@@ -96,20 +140,39 @@ def test_a_hidden_attempt_to_reach_the_network_fails_the_model_too(monkeypatch) 
     assert (model.status, model.why) == ("failed", "tried to reach example.org:443; probes run offline")
 
 
+@pytest.mark.parametrize(
+    "program",
+    [
+        [sys.executable, "-c", "import socket; socket.create_connection(('10.1.2.3', 80), timeout=1)"],
+        ["getent", "ahostsv4", "example.org"],
+    ],
+)
+def test_a_program_that_reaches_for_the_network_fails_the_model(monkeypatch, program: list[str]) -> None:
+    def sneaky(subject):
+        subprocess.run(program, capture_output=True)
+        return {}
+
+    monkeypatch.setattr(load_measure("learns"), "measure", sneaky)
+    (model,) = probe_all(entries("bert"), CATALOGUE)[0].models
+    assert (model.status, model.why) == (
+        "failed",
+        "a program it started, or C code, tried to reach the network; probes run offline",
+    )
+    assert {claim.verdict for claim in model.claims if claim.measure == "flow"} == {"verified"}
+
+
 def test_an_interruption_keeps_what_is_done() -> None:
     class Interrupt(Watcher):
         def ends(self, record) -> None:
             threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
 
-    def one_is_quick(entry, catalogue) -> bytes:
+    def one_is_quick(entry) -> bytes:
         if entry.id != "bert":
             time.sleep(60)
-        return probing.probe_offline(entry, catalogue)
+        return probing.probe_offline(entry)
 
     start = time.monotonic()
-    record, whole = probe_all(
-        entries("bert", "gpt2"), CATALOGUE, jobs=2, watcher=Interrupt(), task=one_is_quick
-    )
+    record, whole = probe_all(entries("bert", "gpt2"), CATALOGUE, children(2, task=one_is_quick), Interrupt())
     assert not whole
     assert isinstance(record, ProbeRecord)
     assert [model.id for model in record.models] == ["bert"]

@@ -10,11 +10,11 @@ Its docstring says the method, the assumptions, what it cannot tell, and which p
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Measure(Protocol):
         """Whether the measured value bears the claimed one out."""
 
 
-@cache
+@functools.cache
 def measure_names() -> tuple[str, ...]:
     """The names of all measures, without importing any."""
     return tuple(sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__)))

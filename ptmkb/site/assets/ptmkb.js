@@ -10,14 +10,139 @@ function drawFormulas() {
   }
 }
 
-/** Open the fold that holds the element named by the address, then go there. */
-function openTarget() {
-  const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  const fold = target && target.closest("details:not([open])");
-  if (fold) {
-    fold.open = true;
-    target.scrollIntoView();
+/** Folded code is text until it is wanted; its numbers are links from then on. */
+function unfold(fold) {
+  const text = fold.querySelector("script[type='text/x-folded']");
+  if (!text) return;
+  const template = document.createElement("template");
+  template.innerHTML = text.textContent;
+  for (const line of template.content.querySelectorAll(".kb-line")) {
+    line.firstChild.href = `${text.dataset.upstream}#${line.id}`;
+    line.firstChild.tabIndex = -1;
   }
+  text.replaceWith(template.content);
+}
+
+/** The element that the address names; a folded line is made first. */
+function addressed() {
+  const id = decodeURIComponent(location.hash.slice(1));
+  const line = /^L(\d+)$/.exec(id);
+  if (line && !document.getElementById(id)) {
+    const holds = (fold) => Number(fold.dataset.first) <= Number(line[1]) && Number(line[1]) <= Number(fold.dataset.last);
+    [...document.querySelectorAll("details.kb-fold")].filter(holds).forEach(unfold);
+  }
+  return id ? document.getElementById(id) : null;
+}
+
+/** Open the folds that hold the element named by the address, then go there. */
+function openTarget() {
+  const target = addressed();
+  if (!target) return;
+  const source = target.closest(".kb-source");
+  if (source && target.closest(".kb-between")) source.classList.remove("kb-only");
+  for (let fold = target.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
+  // Made too late for the browser to have marked it as the target.
+  for (const line of document.querySelectorAll(".kb-target")) line.classList.remove("kb-target");
+  if (target.classList.contains("kb-line")) target.classList.add("kb-target");
+  target.scrollIntoView();
+}
+
+/** The theme would write the heading that it takes for the current one into the address; here that is the tour's to do. */
+if (document.querySelector(".kb-source")) {
+  for (const list of document.querySelectorAll("[data-md-component=toc]")) list.removeAttribute("data-md-component");
+}
+
+/** An annotated file: notes fold on a phone, a bar leads from note to note, and only the annotated parts can be shown. */
+function readSource() {
+  const source = document.querySelector(".kb-source");
+  if (!source) return;
+  document.body.classList.add("kb-wide");
+  const notes = [...source.querySelectorAll("details.kb-note")];
+  const phone = matchMedia("(max-width: 60em)");
+  const lay = () => { for (const note of notes) note.open = !phone.matches; };
+  lay();
+  phone.addEventListener("change", lay);
+
+  const folds = [...source.querySelectorAll("details.kb-fold")];
+  source.addEventListener("toggle", (event) => { if (event.target.matches("details.kb-fold")) unfold(event.target); }, true);
+  const idle = window.requestIdleCallback || ((work) => setTimeout(work, 200));
+  const unfoldNext = () => { // so that the browser's own search finds what is folded
+    const fold = folds.shift();
+    if (fold) { unfold(fold); idle(unfoldNext); }
+  };
+  window.addEventListener("load", () => idle(unfoldNext));
+
+  const bar = source.querySelector(".kb-tour");
+  const [previous, next] = bar.querySelectorAll("button");
+  const [count] = bar.getElementsByTagName("span");
+  const [only] = bar.getElementsByTagName("input");
+  const ids = notes.map((note) => note.querySelector("h3").id);
+  let current = -1, settled = null, reading = false;
+  const show = (index) => {
+    current = index;
+    count.textContent = bar.dataset.label.replace("{k}", index < 0 ? "–" : index + 1);
+    previous.disabled = index <= 0;
+    next.disabled = index + 1 >= notes.length;
+    notes.forEach((note, i) => note.classList.toggle("kb-current", i === index));
+  };
+  const READING_LINE = 0.4; // of the window's height: a note that begins above it is being read
+  const follow = () => {
+    if (settled !== null && Math.abs(scrollY - settled) < 4) return; // still where a step led, also at the page's end
+    settled = null;
+    const tops = notes.map((note) => note.getBoundingClientRect().top);
+    const index = tops.filter((top) => top < innerHeight * READING_LINE).length - 1;
+    if (index === current) return;
+    show(index);
+    if (reading) history.replaceState(history.state, "", index < 0 ? location.pathname + location.search : `#${ids[index]}`);
+  };
+  const go = (index) => {
+    if (index < 0 || index >= notes.length) return;
+    location.replace(`#${ids[index]}`); // no entry in the history for each step
+    openTarget();
+    settled = scrollY;
+    show(index);
+  };
+  previous.addEventListener("click", () => go(current - 1));
+  next.addEventListener("click", () => go(current + 1));
+  window.addEventListener("keydown", (event) => { // before the theme, which turns pages with these keys
+    const typing = event.target.closest && event.target.closest("input:not([type=checkbox]), textarea, select, [contenteditable]");
+    if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key !== "n" && event.key !== "p") return;
+    event.preventDefault();
+    event.stopPropagation();
+    go(current + (event.key === "n" ? 1 : -1));
+  }, true);
+  const led = () => {
+    if (!location.hash) return;
+    const index = ids.indexOf(decodeURIComponent(location.hash.slice(1)));
+    settled = scrollY;
+    if (index >= 0) show(index);
+  };
+  window.addEventListener("hashchange", led);
+  let waiting = false;
+  window.addEventListener("scroll", () => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => { waiting = false; follow(); });
+  }, { passive: true });
+
+  const KEY = "ptmkb.only-annotated";
+  const narrow = (wanted) => {
+    const here = notes[Math.max(current, 0)];
+    const before = here ? here.getBoundingClientRect().top : 0;
+    source.classList.toggle("kb-only", wanted);
+    if (here && current >= 0) scrollBy(0, here.getBoundingClientRect().top - before); // what was being read stays put
+  };
+  try { only.checked = localStorage.getItem(KEY) === "1"; } catch { /* storage may be forbidden */ }
+  narrow(only.checked);
+  only.addEventListener("change", () => {
+    narrow(only.checked);
+    try { localStorage.setItem(KEY, only.checked ? "1" : "0"); } catch { /* not remembered then */ }
+  });
+  show(-1);
+  bar.hidden = false;
+  // After openTarget, which goes to the note that the address names.
+  window.addEventListener("load", () => { follow(); led(); reading = true; });
 }
 
 /** The language selector keeps the section, too. */
@@ -128,7 +253,7 @@ function drawGraph() {
 }
 
 document.addEventListener("DOMContentLoaded", () => {
-  if (document.querySelector(".kb-source")) document.body.classList.add("kb-wide");
+  readSource();
   drawFormulas();
   openTarget();
   keepHash();

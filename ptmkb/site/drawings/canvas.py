@@ -24,9 +24,18 @@ class Canvas:
         if label:
             self.label(x + width / 2, y + height / 2 + 4, label)
 
-    def label(self, x: float, y: float, text: str, *, anchor: str = "middle", soft: bool = False) -> None:
+    def label(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        *,
+        anchor: str = "middle",
+        soft: bool = False,
+        kind: str = "kb-label",
+    ) -> None:
         """A text whose baseline's middle (or `start`, `end`) is given."""
-        kind = "kb-label-soft" if soft else "kb-label"
+        kind = "kb-label-soft" if soft else kind
         self.elements.append(
             f'<text class="{kind}" x="{x:g}" y="{y:g}" text-anchor="{anchor}">{escape(text)}</text>'
         )

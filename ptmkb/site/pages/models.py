@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from ptmkb.catalogue import Claim, Descent, Model
 from ptmkb.probe.record import ClaimRecord, Measurement, ModelRecord
-from ptmkb.site.drawings import flow_matrix
+from ptmkb.site.drawings import Sizes, block_diagram, flow_matrix
 from ptmkb.site.knowledge import Knowledge
 from ptmkb.site.page import Page, link, table
 from ptmkb.site.pages.source import source_page
@@ -60,6 +61,7 @@ def _model(model: Model, path: str, kb: Knowledge) -> str:
         f'<p class="kb-lead" markdown>{kb.text(model.summary)}</p>',
         _facts(model, path, kb),
         _claims(model, record, path, kb),
+        _structure(model, record, kb),
         _flow(record, kb),
         _variants(model, record, kb),
         _lineage(model, path, kb),
@@ -170,6 +172,33 @@ def _demand_row(model: Model, demand: ClaimRecord, path: str, kb: Knowledge) -> 
     ]
 
 
+def _structure(model: Model, record: ModelRecord | None, kb: Knowledge) -> str:
+    found = next((m for m in record.measured if m.measure == "structure"), None) if record else None
+    if record is None or found is None:
+        return ""
+    variant = model.variants[0].name if model.variants else None
+    shapes: dict[str | None, tuple[Any, Any]] = {
+        m.part: (m.value, next((v.value for v in record.measured if _is_shape(v, m.part, variant)), None))
+        for m in record.measured
+        if _is_shape(m, m.part, None)
+    }
+    drawn = block_diagram(
+        found.detail, Sizes(shapes), kb.language, f"{kb.word('model.structure')}: {model.name}"
+    )
+    caption = (
+        kb.word("model.structure.sizes", variant=variant)
+        if any(large for _, large in shapes.values())
+        else ""
+    )
+    shown = f'<figcaption markdown="span">{caption}</figcaption>' if caption else ""
+    figure = f'<figure class="kb-blocks" markdown>{drawn}{shown}</figure>'
+    return f"## {kb.word('model.structure')}\n\n{kb.word('model.structure.lead')}\n\n{figure}"
+
+
+def _is_shape(measurement: Measurement, part: str | None, variant: str | None) -> bool:
+    return (measurement.measure, measurement.part, measurement.variant) == ("shape", part, variant)
+
+
 def _flow(record: ModelRecord | None, kb: Knowledge) -> str:
     flows = [m for m in record.measured if m.measure == "flow" and "matrix" in m.detail] if record else []
     if not flows:
@@ -263,7 +292,7 @@ def _measured(record: ModelRecord | None, kb: Knowledge) -> str:
     rows = [
         [_subject(m.measure, m.part, m.variant, kb), value_text(m.measure, m.value, kb.language)]
         for m in record.measured
-        if (m.measure, m.part, m.variant) not in claimed
+        if (m.measure, m.part, m.variant) not in claimed and m.measure != "structure"
     ]
     if not rows:
         return ""

@@ -15,7 +15,7 @@ ORDER = 45
 SECTION = "nav.source"
 
 FOLD_FROM = 25  # lines: a shorter stretch without notes is shown, a longer one folded to a line that names its symbols
-CONTEXT = 4  # lines shown after a note's last line before a fold begins
+CONTEXT = 4  # lines shown after a note's last line, and before the next note's first
 NAMED = 6  # symbols that a fold names
 _UPSTREAM = "https://github.com/huggingface/transformers/blob/v{version}/src/transformers/{file}"
 
@@ -106,15 +106,28 @@ def _file(file: str, notes: list[ResolvedNote], path: str, kb: Knowledge) -> str
     if lost:
         parts.append(kb.word("source.lost") + "\n\n" + "\n\n".join(_note(r, lost, path, kb) for r in lost))
     parts.append('<div class="kb-source" markdown>')
+    code = _Code(html, marked, kb.tree.module(file), upstream, kb)
     for stretch in stretches(notes, len(html)):
-        code = _code(stretch, html, marked, kb.tree.module(file), upstream, kb)
+        near, rest = code.beside(stretch), code.below(stretch)
         body = "\n\n".join(_note(r, placed, path, kb) for r in stretch.notes)
+        beside = f'{near}\n<div class="kb-notes" markdown>\n\n{body}\n\n</div>' if stretch.notes else ""
         kind = "kb-row" if stretch.notes else "kb-row kb-row-bare"
-        parts.append(
-            f'<div class="{kind}" markdown>\n{code}\n<div class="kb-notes" markdown>\n\n{body}\n\n</div>\n</div>'
-        )
+        parts.append(f'<div class="{kind}" markdown>\n{beside}\n{rest}\n</div>')
+    parts.append(_tour_bar(len(placed), kb))
     parts.append("</div>")
     return "\n\n".join(parts) + "\n"
+
+
+def _tour_bar(count: int, kb: Knowledge) -> str:
+    """Which note is being read, and the ways on; it needs the page's script, which shows it."""
+    previous, following = escape(kb.word("source.previous")), escape(kb.word("source.next"))
+    return (
+        f'<div class="kb-tour" data-label="{escape(kb.word("source.tour", k="{k}", n=count))}" hidden>'
+        f'<button type="button" title="{previous} (p)" aria-label="{previous}">←</button>'
+        '<span aria-live="polite"></span>'
+        f'<button type="button" title="{following} (n)" aria-label="{following}">→</button>'
+        f'<label><input type="checkbox"> {kb.word("source.only")}</label></div>'
+    )
 
 
 def _highlighted(text: str) -> list[str]:
@@ -128,41 +141,87 @@ def _highlighted(text: str) -> list[str]:
     return [str(line) for line in html]
 
 
-def _code(
-    stretch: Stretch, html: list[str], marked: set[int], module: Module, upstream: str, kb: Knowledge
-) -> str:
-    def block(first: int, last: int) -> str:
+@dataclass(frozen=True)
+class _Code:
+    """The code column of one file.
+
+    Attributes:
+        html: The file's lines.
+        marked: Which of them a note speaks of.
+        module: The file's symbols, to name what is folded.
+        upstream: The file's address at its origin.
+        kb: For words.
+    """
+
+    html: list[str]
+    marked: set[int]
+    module: Module
+    upstream: str
+    kb: Knowledge
+
+    def beside(self, stretch: Stretch) -> str:
+        """The lines that the notes of a stretch speak of; on a phone the notes come right below them."""
+        last = self._last_noted(stretch)
+        return f'<div class="kb-file kb-near">{self._block(stretch.first, last)}</div>'
+
+    def below(self, stretch: Stretch) -> str:
+        """The rest of a stretch: its middle is folded where it is long, and goes where only annotated parts are shown."""
+        begin = self._last_noted(stretch) + 1
+        shown_to = min(stretch.last, begin - 1 + CONTEXT) if stretch.notes else begin - 1
+        shown_from = max(shown_to + 1, stretch.last - CONTEXT + 1)
+        parts = [self._block(begin, shown_to), self._middle(shown_to + 1, shown_from - 1)]
+        parts.append(self._block(shown_from, stretch.last))
+        code = "".join(parts)
+        return f'<div class="kb-file kb-rest">{code}</div>' if code else ""
+
+    def _last_noted(self, stretch: Stretch) -> int:
+        noted = (n for n in range(stretch.first, stretch.last + 1) if n in self.marked)
+        return max(noted, default=stretch.first - 1)
+
+    def _middle(self, first: int, last: int) -> str:
+        if last < first:
+            return ""
+        if last - first + 1 <= FOLD_FROM:
+            return f'<div class="kb-between">{self._block(first, last)}</div>'
+        upstream = f'<a href="{self.upstream}#L{first}-L{last}">{self.upstream}#L{first}-L{last}</a>'
+        # What is folded is text until the page's script needs it: a file of 4,000 lines would be 32,000 elements.
+        return (
+            f'<div class="kb-between"><details class="kb-fold" data-first="{first}" data-last="{last}">'
+            f"<summary>{self._folded(first, last)}</summary>"
+            f'<script type="text/x-folded" data-upstream="{self.upstream}">{self._block(first, last, linked=False)}</script>'
+            f"<noscript>{upstream}</noscript></details></div>"
+        )
+
+    def _folded(self, first: int, last: int) -> str:
+        names = [
+            symbol.name
+            for symbol in self.module.symbols
+            if first <= symbol.first_line <= last and (symbol.kind == "class" or "." not in symbol.name)
+        ]
+        shown = ", ".join(f"<code>{escape(name)}</code>" for name in names[:NAMED])
+        return f"{self.kb.word('source.folded', count=last - first + 1)} {shown}" + (
+            " …" if len(names) > NAMED else ""
+        )
+
+    def _block(self, first: int, last: int, *, linked: bool = True) -> str:
+        if last < first:
+            return ""
+
+        def number(n: int) -> str:
+            return f'<a href="{self.upstream}#L{n}" tabindex="-1">{n}</a>' if linked else f"<a>{n}</a>"
+
         rows = "".join(  # each line is a block: a line feed between them would be a line of its own
-            f'<span class="{"kb-line kb-marked" if n in marked else "kb-line"}" id="L{n}">'
-            f'<a href="{upstream}#L{n}" tabindex="-1">{n}</a>{html[n - 1]}</span>'
+            f'<span class="{"kb-line kb-marked" if n in self.marked else "kb-line"}" id="L{n}">'
+            f"{number(n)}{self.html[n - 1]}</span>"
             for n in range(first, last + 1)
         )
         return f'<pre class="highlight kb-code" data-search-exclude>{rows}</pre>'
 
-    last_noted = max(
-        (n for n in range(stretch.first, stretch.last + 1) if n in marked), default=stretch.first - 1
-    )
-    shown_to = min(stretch.last, last_noted + CONTEXT)
-    fold_to = stretch.last - CONTEXT
-    if fold_to - shown_to < FOLD_FROM:
-        return f'<div class="kb-file">{block(stretch.first, stretch.last)}</div>'
-    names = [
-        symbol.name
-        for symbol in module.symbols
-        if shown_to < symbol.first_line <= fold_to and (symbol.kind == "class" or "." not in symbol.name)
-    ]
-    shown = ", ".join(f"<code>{escape(name)}</code>" for name in names[:NAMED]) + (
-        " …" if len(names) > NAMED else ""
-    )
-    summary = f"{kb.word('source.folded', count=fold_to - shown_to)} {shown}"
-    head = block(stretch.first, shown_to) if shown_to >= stretch.first else ""
-    fold = f'<details class="kb-fold"><summary>{summary}</summary>{block(shown_to + 1, fold_to)}</details>'
-    return f'<div class="kb-file">{head}{fold}{block(fold_to + 1, stretch.last)}</div>'
-
 
 def _note(resolved: ResolvedNote, tour: list[ResolvedNote], path: str, kb: Knowledge) -> str:
     note, resolution = resolved.note, resolved.resolution
-    lines = [f"### {kb.text(note.title)} {{ #{note.id} }}", "", kb.text(note.text).strip()]
+    heading = f"### {kb.text(note.title)} {{ #{note.id} }}"
+    lines = ['<summary markdown="block">', "", heading, "", "</summary>", "", kb.text(note.text).strip()]
     papers = [kb.citation(path, citation) for citation in note.papers]
     models = [kb.model_link(path, model) for model in note.models]
     foot = []
@@ -194,4 +253,5 @@ def _note(resolved: ResolvedNote, tour: list[ResolvedNote], path: str, kb: Knowl
         steps.append(f"[{kb.word('source.next')} →](#{tour[i + 1].note.id})")
     if steps:
         lines += ["", f'<p class="kb-steps" markdown>{" · ".join(steps)}</p>']
-    return '<div class="kb-note" markdown>\n\n' + "\n".join(lines) + "\n\n</div>"
+    # Open as it is served: the page's script folds it on a phone, where it is one.
+    return '<details class="kb-note" open markdown>\n' + "\n".join(lines) + "\n\n</details>"

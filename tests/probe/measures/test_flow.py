@@ -19,7 +19,17 @@ def kinds(subject: Subject) -> dict[str | None, Any]:
 
 
 def test_measures_are_found_by_their_place() -> None:
-    assert measure_names() == ("flow", "learns", "objective", "parameters", "shape", "sharing")
+    assert {
+        "flow",
+        "layers",
+        "learns",
+        "norm",
+        "objective",
+        "parameters",
+        "position",
+        "shape",
+        "sharing",
+    } <= {*measure_names()}
     for name in measure_names():
         module = load_measure(name)
         assert set(module.SCALES) <= {"tiny", "variant"}

@@ -1,0 +1,112 @@
+"""`ptmkb annotations weave|export`: the notes elsewhere, in copies of the source and in the formats of others."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ptmkb.cli.notes import chosen_notes
+from ptmkb.cli.site import LanguageOption
+from ptmkb.cli.source import TreeOption, open_tree
+from ptmkb.cli.state import FAILS, refuse
+
+if TYPE_CHECKING:
+    from ptmkb.annotations import ResolvedNote
+    from ptmkb.source import SourceTree
+
+Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]…", help="Only these notes.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Where to write them; made if it is not there.")]
+Lang = Annotated[LanguageOption, typer.Option(help="Language of the notes.")]
+
+
+class ExportFormat(StrEnum):
+    """A format of others."""
+
+    codetour = "codetour"
+    jsonld = "jsonld"
+
+
+def weave(
+    ctx: typer.Context, out: Out, ids: Ids = None, lang: Lang = LanguageOption.en, tree: TreeOption = None
+) -> None:
+    """Write copies of the annotated source files with each note as comments at its lines; the program stays the same.
+
+    Exit code 1: a note has no place in this release, or a file of notes is not sound.
+    """
+    from ptmkb.annotations.weaving import WeaveError, weave_notes
+
+    resolved, source, sound = _resolved(ctx, ids, tree)
+    root = source.where.resolve()
+    target = out.resolve()
+    if target == root or root in target.parents:
+        refuse(f"{out} lies in the source itself; name another folder")
+    names = {one.id: f"{one.authors[0]} {one.year}" for one in ctx.obj.load_catalogue().papers.values()}
+    try:
+        woven = weave_notes(resolved, source, "zh" if lang is LanguageOption.zh else "en", names)
+    except WeaveError as error:
+        sys.stderr.write(f"ptmkb: {error}\n")
+        raise typer.Exit(FAILS) from None
+    for file in woven:
+        path = out / file.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(file.data)
+    count = sum(len(file.woven) for file in woven)
+    sys.stdout.write(f"{count} notes in {len(woven)} files below {out}, transformers {source.version}\n")
+    _end(resolved, sound)
+
+
+def export(
+    ctx: typer.Context,
+    out: Out,
+    format_: Annotated[
+        ExportFormat, typer.Option("--format", help="CodeTour's tours, or W3C Web Annotations.")
+    ],
+    ids: Ids = None,
+    lang: Annotated[
+        LanguageOption, typer.Option(help="Language of tours; web annotations hold both.")
+    ] = LanguageOption.en,
+    tree: TreeOption = None,
+) -> None:
+    """Write the notes as CodeTour's tours (DIR is a checkout's .tours) or as W3C Web Annotations, one file a source file.
+
+    Exit code 1: a note has no place in this release, or a file of notes is not sound.
+    """
+    from ptmkb.annotations.exports import annotation_pages, code_tours
+
+    resolved, source, sound = _resolved(ctx, ids, tree)
+    papers = ctx.obj.load_catalogue().papers
+    made: dict[str, dict[str, Any]]
+    if format_ is ExportFormat.codetour:
+        made = code_tours(resolved, source, "zh" if lang is LanguageOption.zh else "en", papers)
+    else:
+        made = annotation_pages(resolved, source, papers)
+    for name, data in made.items():
+        path = out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    sys.stdout.write(f"{len(made)} files below {out}, transformers {source.version}\n")
+    _end(resolved, sound)
+
+
+def _resolved(
+    ctx: typer.Context, ids: list[str] | None, tree: str | None
+) -> tuple[list[ResolvedNote], SourceTree, bool]:
+    from ptmkb.annotations import resolve_notes
+
+    notes, sound = chosen_notes(ctx.obj, ids or [])
+    source = open_tree(tree)
+    return resolve_notes(notes, source), source, sound
+
+
+def _end(resolved: list[ResolvedNote], sound: bool) -> None:
+    """Say which notes are left out."""
+    lost = [one for one in resolved if one.resolution.first_line is None]
+    for one in lost:
+        sys.stderr.write(f"ptmkb: left out {one.note.id}: {one.resolution.reason}\n")
+    if lost or not sound:
+        raise typer.Exit(FAILS)

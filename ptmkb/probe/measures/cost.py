@@ -1,0 +1,140 @@
+"""How the cost of a forward pass grows with the length of what goes in.
+
+Method. Forward passes over consecutive lengths are run and their floating-point operations counted, with a
+batch of two: products by PyTorch's own formulas (`torch.utils.flop_counter`, two operations a multiply-add), and
+by hand what these leave out: attention in the CPU's fused kernel, by the same formula as in others, and, inside
+of layers, elementwise arithmetic and softmax, of which a recurrence consists (one operation an element). Two
+curves result: `counted`, all that ran, and `needed`, without the scores and values of attention weights that came
+out as zero: a mask took them away, and a kernel that knows the window need not compute them. The value is read
+from `needed`.
+- `exponent`: from the second difference of the last half of the curve: zero is 1 (each further position costs as
+  much as the one before), a constant is 2. Costs that go in steps without rising (chunks) are 1 too.
+- `bend`: the length from which the second difference is smaller than before: a window's width; null where the
+  curve has no bend.
+
+Parts. None for one stream, else the stream whose length changes while the others stay.
+
+Assumptions. Lengths of up to a dozen positions (beyond the sample where that is longer) show what is so at any length:
+the windows and chunks of a tiny model are shorter.
+
+What it cannot tell. Memory traffic and time; a bend before the shortest length that the model takes. Streams whose length the model fixes (pictures, spectrograms of one
+size) and waveforms are not measured, nor models whose cost depends on what is said (predicted durations).
+Operations in kernels outside of PyTorch.
+
+Source. Vaswani et al. 2017 (arXiv 1706.03762), the table of "Why Self-Attention": self-attention takes n²·d operations a layer, recurrence
+n·d², attention restricted to a neighbourhood of r positions r·n·d.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from ptmkb.probe.measures import Reading, Unmeasurable
+
+if TYPE_CHECKING:
+    from ptmkb.probe.subject import Stream, Subject
+
+SCALES: tuple[str, ...] = ("tiny",)
+
+NAMES = {"linear": 1, "quadratic": 2}
+LENGTHS = range(1, 13)
+BEYOND = 9  # lengths that are tried from the sample's own on, where it cannot be cut
+FEWEST = 7  # lengths that show a second difference and its end
+
+
+def parse(value: Any) -> dict[str, int | None]:
+    """A claim in normal form: `{"exponent": 2}`, and `bend` where it is given.
+
+    Raises:
+        ValueError: It is not `linear`, `quadratic`, nor a mapping with `exponent`.
+    """
+    if isinstance(value, str) and value in NAMES:
+        return {"exponent": NAMES[value]}
+    if not isinstance(value, Mapping) or not value or not set(value) <= {"exponent", "bend"}:
+        raise ValueError(
+            f"a cost is {' or '.join(NAMES)}, or a mapping with any of exponent, bend; not {value!r}"
+        )
+    for name, given in value.items():
+        if not (type(given) is int and given >= 1) and not (name == "bend" and given is None):
+            raise ValueError(f"`{name}` is a number, 1 or more; not {given!r}")
+    return dict(value)
+
+
+def measure(subject: Subject) -> dict[str | None, Reading]:
+    """The cost by the length of every stream.
+
+    Raises:
+        Unmeasurable: No stream's length can be changed, or the cost does not follow from it.
+    """
+    readings: dict[str | None, Reading] = {}
+    reasons = []
+    for name, stream in subject.streams.items():
+        try:
+            reading = _reading(subject, stream)
+        except Unmeasurable as reason:
+            reasons.append(f"{name}: {reason}")
+        else:
+            readings[None if len(subject.streams) == 1 else name] = reading
+    if not readings:
+        raise Unmeasurable("; ".join(reasons) or "no stream goes in")
+    return readings
+
+
+def agrees(claimed: dict[str, Any], measured: dict[str, Any]) -> bool:
+    """Whether everything claimed is measured so."""
+    return all(name in measured and measured[name] == given for name, given in claimed.items())
+
+
+def _reading(subject: Subject, stream: Stream) -> Reading:
+    curve = _curve(subject, stream, LENGTHS)
+    if len(curve) < FEWEST:
+        curve = _curve(subject, stream, range(stream.positions, stream.positions + BEYOND))
+    if len(curve) < FEWEST:
+        raise Unmeasurable("its length cannot be changed")
+    lengths = list(curve)
+    needed = [needed for _, needed in curve.values()]
+    detail = {"lengths": lengths, "counted": [counted for counted, _ in curve.values()], "needed": needed}
+    exponent, bend = growth(lengths, needed)
+    return Reading({"exponent": exponent, "bend": bend}, detail)
+
+
+def _curve(subject: Subject, stream: Stream, lengths: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """The counts at consecutive lengths; up to the first that the model does not take behind those that it takes."""
+    from ptmkb.probe.counting import at_length, run_counted
+
+    curve: dict[int, tuple[int, int]] = {}
+    for length in lengths:
+        inputs = at_length(subject.inputs, stream, length)
+        if inputs is None:
+            raise Unmeasurable("its length cannot be changed")
+        try:
+            curve[length] = run_counted(subject, inputs)
+        except (ValueError, RuntimeError, IndexError, AssertionError):
+            if curve:
+                break
+        if length - 1 in curve and length in curve and curve[length] < curve[length - 1]:
+            raise Unmeasurable("its cost does not follow from the length alone")
+    return curve
+
+
+def growth(lengths: Sequence[int], costs: Sequence[int]) -> tuple[int, int | None]:
+    """The exponent of a curve over consecutive lengths, and where it bends.
+
+    Raises:
+        Unmeasurable: The last half of the curve follows no rule.
+    """
+    steps = [after - before for before, after in pairwise(costs)]
+    turns = [after - before for before, after in pairwise(steps)]
+    half = len(turns) // 2
+    if len(set(turns[half:])) > 1 or turns[-1] < 0:
+        middle = len(steps) // 2
+        if max(steps[middle:]) <= max(steps[:middle]):
+            return 1, None
+        raise Unmeasurable("its cost grows in steps of no rule, or not by the length alone")
+    last = len(turns) - 1
+    while last and turns[last - 1] == turns[-1]:
+        last -= 1
+    bend = lengths[last + 1] if last and turns[last - 1] > turns[-1] else None
+    return (2 if turns[-1] else 1), bend
