@@ -47,7 +47,7 @@ def value_text(measure: str, value: Any, language: str) -> str:
         return f"{kind}（{rest}）" if language == "zh" else f"{kind} ({rest})"
     if isinstance(value, dict):
         pairs = (
-            f"{word_or('shape', key, language)} {value_text(measure, item, language)}"
+            f"{_label(measure, key, language)} {value_text(measure, item, language)}"
             for key, item in value.items()
         )
         return ("，" if language == "zh" else ", ").join(pairs)
@@ -57,6 +57,12 @@ def value_text(measure: str, value: Any, language: str) -> str:
         return str(value)
     own = word_or(measure, value, language)  # a causal objective is not called what a causal flow is called
     return own if own != value else word_or("value", value, language)
+
+
+def _label(measure: str, key: str, language: str) -> str:
+    """The name of a field of a measured mapping: the measure's own word, or the one of shapes."""
+    own = word_or(measure, key, language)
+    return own if own != key else word_or("shape", key, language)
 
 
 def part_text(part: str | None, language: str) -> str:
