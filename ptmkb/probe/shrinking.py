@@ -34,6 +34,7 @@ IMAGE = 16
 PYRAMID_IMAGE = 64
 MEL_BINS = 16
 QUERIES = 8
+FILTERS = 4
 FIRST_SPECIAL = 100
 """Special tokens of a tiny vocabulary lie below `RESERVED` or from here on; ordinary words lie between."""
 RESERVED = 8
@@ -116,6 +117,12 @@ _SIZES: tuple[tuple[str, Callable[[int], int]], ...] = (
     (r"num_negatives", _at_most(4)),
     (r"mm_tokens_per_image", _at_most(4)),
     (r"num_queries", _at_most(QUERIES)),
+    (r"num_filters", _at_most(FILTERS)),
+    (r"num_self_attends_per_block", _at_most(LAYERS)),
+    (r"num_latents", _at_most(NARROW)),
+    (r"d_latents", _at_most(WIDTH)),
+    (r".*_group_vocab|num_(bpe|wordpiece|character)_labels", _at_most(VOCABULARY)),
+    (r".*_linear_units|dim_ff", _at_most(FEED_FORWARD)),
     (r"num_pos_feats", _at_most(WIDTH // 2)),
     (
         r"(max_position|max_.*|n|num_position|position)_?(position|ctx|positions|embeddings)(_embeddings)?|n_positions|max_seq(uence)?_len(gth)?|seq_len|n_ctx|context_length|model_max_length|mem_len",
@@ -230,6 +237,8 @@ def _shrunk(
                 small = len(kept) if kept and value == depth else size_of(name, value)
             elif name == "image_size":
                 small = min(value, IMAGE if patched else PYRAMID_IMAGE)
+            elif name == "embed_dim" and hasattr(config, "depths"):
+                small = min(value, NARROW)  # doubled from stage to stage
             elif name == "patch_size":
                 small = min(value, PATCH)
             elif name == "window_size" and hasattr(config, "depths"):

@@ -91,7 +91,8 @@ def _with_subject(row: Row, model: Any) -> Row:
     losses = {}
     for loss in subject.losses:
         try:
-            losses[loss.part or "loss"] = float(model(**dict(loss.inputs)).loss)
+            with torch.no_grad():
+                losses[loss.part or "loss"] = float(model(**dict(loss.inputs)).loss)
         except (LookupError, RuntimeError, AttributeError, TypeError, ValueError) as error:
             return dataclasses.replace(row, lossless=_line(error))
     return dataclasses.replace(row, losses=losses)

@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from ptmkb.probe import samples, tiny
-from ptmkb.probe.inputs import ordinary_words, sample_inputs
+from ptmkb.probe.inputs import described, ordinary_words, sample_inputs
+from ptmkb.probe.subjects import inputs_of
+from ptmkb.probe.wanted import Wanted
 
 
 def test_samples_are_the_same_every_time_and_never_constant() -> None:
@@ -77,3 +79,29 @@ def test_an_argument_that_nobody_can_make_is_named() -> None:
 
     with pytest.raises(ValueError, match="Odd wants `moon_phase`"):
         sample_inputs(Odd())
+
+
+def test_arguments_made_as_the_data_says() -> None:
+    wanted = Wanted(tiny.build("bert"))
+    assert described([3, "hidden_size"], wanted).shape == (2, 3, wanted.model.config.hidden_size)
+    assert described({"words": [2, 4, 3]}, wanted).shape == (2, 4, 3)
+    assert described({"all": [2, 2]}, wanted).dtype == torch.bool
+    assert not described({"never": [2, 2]}, wanted).any()
+    assert described({"some": [2, 6]}, wanted).sum(1).tolist() == [2, 2]
+    assert described({"places": [2, 2, 2]}, wanted)[1].tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    assert described({"steps": [2, 3]}, wanted).tolist() == [[0, 1, 2], [0, 1, 2]]
+    assert described({"value": 3}, wanted) == 3
+    assert described("none", wanted) is None
+
+
+@pytest.mark.parametrize(
+    ("model_type", "token"), [("gemma3", "image_token_id"), ("voxtral", "audio_token_id")]
+)
+def test_as_many_placeholders_as_the_model_makes_features(model_type: str, token: str) -> None:
+    model = tiny.build(model_type)
+    inputs = inputs_of(model)
+    held = inputs["input_ids"] == getattr(model.config, token)
+    assert held.sum(1).tolist() == [held[0].sum().item()] * 2
+    assert held[0].any()
+    assert not held[:, -1].any(), "the text ends in words"
+    model(**inputs)

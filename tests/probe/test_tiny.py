@@ -5,7 +5,7 @@ from transformers import AutoModelForMaskedLM, BertConfig
 from ptmkb.catalogue import Catalogue, load_catalogue
 from ptmkb.probe import tiny
 from ptmkb.probe.inputs import configurations
-from ptmkb.probe.shrinking import VOCABULARY, WINDOW, shrunk
+from ptmkb.probe.shrinking import HEADS, VOCABULARY, WIDTH, WINDOW, channels, shrunk
 
 CATALOGUE = load_catalogue()
 MODELS = sorted(CATALOGUE.models)
@@ -130,3 +130,27 @@ def test_a_variant_is_full_size_and_holds_no_numbers() -> None:
     assert parameters(model) == 109_482_240
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
     assert type(model).__name__ == "BertModel"
+
+
+def test_what_a_class_leaves_to_the_published_configuration_is_filled_in() -> None:
+    deepseek = tiny.tiny_config("deepseek_v2")
+    assert 1 < deepseek.num_experts_per_tok < deepseek.n_routed_experts
+    assert tiny.tiny_config("hunyuan_v1_dense").head_dim == WIDTH // HEADS
+
+
+def test_another_kind_of_nested_configuration_is_made_small_too() -> None:
+    config = tiny.tiny_config("detr")
+    assert config.backbone_config.model_type == "resnet"
+    assert config.backbone_config.out_indices == [4]
+    assert max(config.backbone_config.hidden_sizes) < 256
+
+
+def test_a_backbone_gives_as_many_stages_as_before() -> None:
+    config = tiny.tiny_config("rf_detr").backbone_config
+    assert len(config.out_indices) == 4
+    assert max(config.out_indices) == config.num_hidden_layers
+
+
+def test_channels_that_are_equal_stay_equal() -> None:
+    assert channels(3) == 3
+    assert channels(512) == channels(512) < channels(1024)
