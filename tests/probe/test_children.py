@@ -137,11 +137,12 @@ def test_closing_early_stops_the_rest() -> None:
     def quick() -> bytes:
         return b""
 
+    others = {*children_of(os.getpid())}  # of other tests in this process, such as a browser's driver
     outcomes = run({"quick": quick, "slow": never_end, "slower": never_end}, workers=3)
     next(outcomes)
-    assert len(children_of(os.getpid())) == 2
+    assert len({*children_of(os.getpid())} - others) == 2
     outcomes.close()
-    assert children_of(os.getpid()) == []
+    assert {*children_of(os.getpid())} <= others
 
 
 def test_pieces_survive_the_death_of_the_child() -> None:

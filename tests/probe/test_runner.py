@@ -161,7 +161,10 @@ def test_a_program_that_reaches_for_the_network_fails_the_model(monkeypatch, pro
     assert {claim.verdict for claim in model.claims if claim.measure == "flow"} == {"verified"}
 
 
-def test_an_interruption_keeps_what_is_done() -> None:
+def test_an_interruption_keeps_what_is_done(request: pytest.FixtureRequest) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+
     class Interrupt(Watcher):
         def ends(self, record) -> None:
             threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
