@@ -24,7 +24,6 @@ from ptmkb.site.pages import Section, sections
 from ptmkb.site.words import word
 
 ASSETS = Path(__file__).parent / "assets"
-THEME = Path(__file__).parent / "theme"
 
 
 class _Options(Config):  # type: ignore[no-untyped-call]

@@ -12,6 +12,7 @@ from ptmkb.site.knowledge import Knowledge
 from ptmkb.site.page import Page, link, table
 from ptmkb.site.pages.source import source_page
 from ptmkb.site.values import badge, count, part_text, value_text
+from ptmkb.site.words import word_or
 
 ORDER = 30
 SECTION = "nav.models"
@@ -141,8 +142,6 @@ def _subject(measure: str, part: str | None, variant: str | None, kb: Knowledge)
 
 
 def _measure(measure: str, kb: Knowledge) -> str:
-    from ptmkb.site.words import word_or
-
     return word_or("measure", measure, kb.language)
 
 

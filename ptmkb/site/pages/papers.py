@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from ptmkb.annotations import PlacedNote
@@ -62,8 +63,6 @@ def _entry(paper: Paper, citing: list[str], noted: list[PlacedNote], kb: Knowled
 
 def _linked(text: str) -> str:
     """Addresses inside a provenance as links."""
-    import re
-
     return re.sub(r"(https?://[^\s;,<>\"]*[^\s;,<>\".)])", r"<\1>", text)
 
 
