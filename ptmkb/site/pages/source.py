@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 from ptmkb.annotations import ResolvedNote
+from ptmkb.site import coverage
 from ptmkb.site.knowledge import Knowledge
 from ptmkb.site.page import Page, link, table
 from ptmkb.source import Module, split_lines
@@ -24,6 +25,7 @@ def pages(knowledge: Knowledge) -> Iterator[Page]:
     """The list of annotated files, then the files."""
     files = knowledge.notes_by_file if knowledge.tree else {}
     yield Page("source/index.md", _list(files, knowledge), knowledge.word("source.title"))
+    yield coverage.page(knowledge)
     for file, notes in files.items():
         path = source_page(file)
         meta: dict[str, str | list[str] | dict[str, bool]] = {"hide": ["navigation", "toc"]}
@@ -38,6 +40,7 @@ def source_page(file: str) -> str:
 def _list(files: dict[str, list[ResolvedNote]], kb: Knowledge) -> str:
     version = kb.tree.version if kb.tree else "—"
     parts = [f"# {kb.word('source.title')}", kb.word("source.lead", version=version)]
+    parts.append(f"[{kb.word('coverage.title')}]({link('source/index.md', coverage.PATH)})")
     rows = [
         [
             f"[`{file}`]({link('source/index.md', source_page(file))})",
