@@ -17,6 +17,7 @@ SECTION = "nav.source"
 
 FOLD_FROM = 25  # lines: a shorter stretch without notes is shown, a longer one folded to a line that names its symbols
 CONTEXT = 4  # lines shown after a note's last line, and before the next note's first
+DOUBTFUL = 0.5  # score of a `changed` place up to which it may well be another one
 NAMED = 6  # symbols that a fold names
 _UPSTREAM = "https://github.com/huggingface/transformers/blob/v{version}/src/transformers/{file}"
 
@@ -236,7 +237,12 @@ def _note(resolved: ResolvedNote, tour: list[ResolvedNote], path: str, kb: Knowl
     if note.check:
         foot.append(f'<span class="kb-verdict kb-verified">{kb.word("source.proved")}</span>')
     if resolution.status == "changed":
-        foot.append(f'<span class="kb-verdict kb-discrepancy">{kb.word("source.changed")}</span>')
+        verdict, key = (
+            ("kb-refuted", "source.doubtful")
+            if resolution.score <= DOUBTFUL
+            else ("kb-discrepancy", "source.changed")
+        )
+        foot.append(f'<span class="kb-verdict {verdict}">{kb.word(key)}</span>')
     lines += ["", f'<p class="kb-note-foot" markdown>{" · ".join(foot)}</p>']
     if note.check:
         code = note.check.rstrip().replace("\n", "\n    ")
