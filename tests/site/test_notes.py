@@ -70,6 +70,14 @@ def test_notes_that_belong_together_link_both_ways(knowledge: Knowledge) -> None
     assert [re.findall(r"#([\w-]+)\)", link) for link in links] == [["two"], ["one"]]
 
 
+def test_the_id_of_a_note_in_a_text_leads_to_it(knowledge: Knowledge) -> None:
+    one, two = resolved("the-one", Status.exact), resolved("the-other", Status.exact)
+    text = one.note.text.model_copy(update={"en": "As `the-other` says, not `no-note`."})
+    one = dataclasses.replace(one, note=one.note.model_copy(update={"text": text}))
+    shown = page_of(knowledge, one, two)
+    assert "As [The-Other](modeling_bert.md#the-other) says, not `no-note`." in shown
+
+
 def test_the_page_of_coverage_adds_up(knowledge: Knowledge) -> None:
     page = coverage.page(knowledge)
     rows = [

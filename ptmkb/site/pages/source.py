@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -19,6 +20,7 @@ FOLD_FROM = 25  # lines: a shorter stretch without notes is shown, a longer one 
 CONTEXT = 4  # lines shown after a note's last line, and before the next note's first
 DOUBTFUL = 0.5  # score of a `changed` place up to which it may well be another one
 NAMED = 6  # symbols that a fold names
+_CODE = re.compile(r"`([a-z0-9]+(?:-[a-z0-9]+)+)`")
 _UPSTREAM = "https://github.com/huggingface/transformers/blob/v{version}/src/transformers/{file}"
 
 
@@ -225,7 +227,15 @@ class _Code:
 def _note(resolved: ResolvedNote, tour: list[ResolvedNote], path: str, kb: Knowledge) -> str:
     note, resolution = resolved.note, resolved.resolution
     heading = f"### {kb.text(note.title)} {{ #{note.id} }}"
-    lines = ['<summary markdown="block">', "", heading, "", "</summary>", "", kb.text(note.text).strip()]
+    lines = [
+        '<summary markdown="block">',
+        "",
+        heading,
+        "",
+        "</summary>",
+        "",
+        _linked(kb.text(note.text).strip(), path, kb),
+    ]
     papers = [kb.citation(path, citation) for citation in note.papers]
     models = [kb.model_link(path, model) for model in note.models]
     foot = []
@@ -267,6 +277,16 @@ def _note(resolved: ResolvedNote, tour: list[ResolvedNote], path: str, kb: Knowl
         lines += ["", f'<p class="kb-steps" markdown>{" · ".join(steps)}</p>']
     # Open as it is served: the page's script folds it on a phone, where it is one.
     return '<details class="kb-note" open markdown>\n' + "\n".join(lines) + "\n\n</details>"
+
+
+def _linked(text: str, path: str, kb: Knowledge) -> str:
+    """A note's text, in which the id of another note between backticks leads to that note."""
+
+    def lead(found: re.Match[str]) -> str:
+        other = kb.notes_by_id.get(found[1])
+        return f"[{kb.text(other.note.title)}]({_note_link(path, other)})" if other else found[0]
+
+    return _CODE.sub(lead, text)
 
 
 def _note_link(path: str, resolved: ResolvedNote) -> str:
