@@ -67,10 +67,11 @@ class Knowledge:
 
     def related(self, note_id: str) -> list[ResolvedNote]:
         """The notes that a note points at, then those that point at it."""
-        return [self._notes_by_id[other] for other in self._related.get(note_id, ())]
+        return [self.notes_by_id[other] for other in self._related.get(note_id, ())]
 
     @cached_property
-    def _notes_by_id(self) -> dict[str, ResolvedNote]:
+    def notes_by_id(self) -> dict[str, ResolvedNote]:
+        """Notes by id."""
         return {resolved.note.id: resolved for resolved in self.notes}
 
     @cached_property
