@@ -17,6 +17,7 @@ from ptmkb.site.drawings import flow_matrix
 from ptmkb.site.knowledge import Knowledge
 from ptmkb.site.page import Page, link
 from ptmkb.site.values import part_text, value_text
+from ptmkb.site.walks import expand_walks
 
 _PICTURE = re.compile(r"^<!-- flow:(?P<model>[\w.-]+)(?::(?P<part>[\w>-]+))? -->$", re.MULTILINE)
 _ROW = re.compile(r"(?:^<!-- flow:[\w.-]+(?::[\w>-]+)? -->$\n*)+", re.MULTILINE)
@@ -67,7 +68,7 @@ def expand(markdown: str, origin: str, knowledge: Knowledge) -> str:
         )
         return f'<div class="kb-figures" markdown>\n{figures}\n</div>\n\n'
 
-    return _ROW.sub(row, markdown)
+    return expand_walks(_ROW.sub(row, markdown), origin, knowledge.language)
 
 
 def _figure(model_id: str, part: str | None, origin: str, kb: Knowledge) -> str:

@@ -21,6 +21,7 @@ from ptmkb.site.chapters import ChapterError, expand, front_matter
 from ptmkb.site.knowledge import Knowledge, gather
 from ptmkb.site.page import Page
 from ptmkb.site.pages import Section, sections
+from ptmkb.site.walks import WalkFigureError
 from ptmkb.site.words import word
 
 ASSETS = Path(__file__).parent / "assets"
@@ -56,7 +57,7 @@ class KnowledgeBasePlugin(BasePlugin[_Options]):  # type: ignore[no-untyped-call
         """Draw the measured pictures that a hand-written chapter asks for."""
         try:
             return expand(markdown, page.file.src_uri, self.knowledge)
-        except ChapterError as error:
+        except (ChapterError, WalkFigureError) as error:
             raise PluginError(str(error)) from None
 
 
