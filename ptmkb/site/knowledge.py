@@ -65,6 +65,24 @@ class Knowledge:
             )
         return dict(sorted(files.items()))
 
+    def related(self, note_id: str) -> list[ResolvedNote]:
+        """The notes that a note points at, then those that point at it."""
+        return [self._notes_by_id[other] for other in self._related.get(note_id, ())]
+
+    @cached_property
+    def _notes_by_id(self) -> dict[str, ResolvedNote]:
+        return {resolved.note.id: resolved for resolved in self.notes}
+
+    @cached_property
+    def _related(self) -> dict[str, dict[str, None]]:
+        related: dict[str, dict[str, None]] = {}
+        for resolved in self.notes:
+            related.setdefault(resolved.note.id, {}).update(dict.fromkeys(resolved.note.see))
+        for resolved in self.notes:
+            for other in resolved.note.see:
+                related[other][resolved.note.id] = None
+        return related
+
     def model_link(self, origin: str, model_id: str) -> str:
         """A Markdown link to a model's page, or its bare id where it has none."""
         model = self.catalogue.models.get(model_id)

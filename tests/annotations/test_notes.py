@@ -77,6 +77,8 @@ def test_a_sound_file_has_its_notes_and_no_problem(tmp_path: Path) -> None:
         (', zh: "首个标记"}', "}", 9, "`en` without its `zh`"),
         ("devlin2018bert", "devlin2018bort", 7, "no paper `devlin2018bort`; did you mean `devlin2018bert`?"),
         ("models: [bert]", "models: [bret]", 8, "no model `bret`; did you mean `bert`?"),
+        ("models: [bert]", "see: [bert-poller]", 8, "no note `bert-poller`; did you mean"),
+        ("models: [bert]", "see: [bert-pooler]", 8, "`bert-pooler` points at itself"),
         ("id: bert-pooler", "id: Bert Pooler", 3, "id"),
         ("at: BertPooler.forward", "at: BertPooler:forward", 4, "is no qualified name"),
         ("assert 1 + 1 == 2", "assert 1 +", 11, "the check is not Python"),

@@ -245,6 +245,9 @@ def _note(resolved: ResolvedNote, tour: list[ResolvedNote], path: str, kb: Knowl
             f"    {code}",
             "    ```",
         ]
+    if related := kb.related(note.id):
+        named = [f"[{kb.text(r.note.title)}]({_note_link(path, r)})" for r in related]
+        lines += ["", f'<p class="kb-note-foot" markdown>{kb.word("source.see")} {" · ".join(named)}</p>']
     i = tour.index(resolved)
     steps = []
     if i > 0:
@@ -255,3 +258,7 @@ def _note(resolved: ResolvedNote, tour: list[ResolvedNote], path: str, kb: Knowl
         lines += ["", f'<p class="kb-steps" markdown>{" · ".join(steps)}</p>']
     # Open as it is served: the page's script folds it on a phone, where it is one.
     return '<details class="kb-note" open markdown>\n' + "\n".join(lines) + "\n\n</details>"
+
+
+def _note_link(path: str, resolved: ResolvedNote) -> str:
+    return link(path, f"{source_page(resolved.note.file)}#{resolved.note.id}")
