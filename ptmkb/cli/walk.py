@@ -20,7 +20,8 @@ def register(app: typer.Typer) -> None:
 
 def walk(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Walks, such as bert-flow.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Walks, such as bert-flow.", show_default=False),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every walk.")] = False,
     evidence: Annotated[

@@ -18,7 +18,9 @@ from typing import Any
 from ptmkb.probe.walks import Step
 
 RETURN = "return"
-LONGEST = 88  # characters of a statement that is shown whole; of a longer one the call's arguments are left out
+LONGEST = (
+    88  # characters of a statement that is shown whole; of a longer one the call's arguments are left out
+)
 SHOWN = 24  # numbers of a tensor that are kept; a larger one keeps its shape
 DIGITS = 4  # of a number with a fractional part
 
@@ -159,7 +161,10 @@ def summary(value: Any) -> dict[str, Any]:
     shape = getattr(value, "shape", None)
     if shape is None or not hasattr(value, "dtype"):
         return {"value": plain(value)} if _is_plain(value) else {}
-    kept: dict[str, Any] = {"shape": tuple(int(n) for n in shape), "dtype": str(value.dtype).removeprefix("torch.")}
+    kept: dict[str, Any] = {
+        "shape": tuple(int(n) for n in shape),
+        "dtype": str(value.dtype).removeprefix("torch."),
+    }
     size = 1
     for n in shape:
         size *= int(n)

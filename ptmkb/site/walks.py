@@ -16,7 +16,9 @@ from ptmkb.site.drawings.walks import picture
 from ptmkb.site.knowledge import Language
 from ptmkb.site.words import word, word_or
 
-_FIGURE = re.compile(r"^<!-- walk:(?P<walk>[\w-]+):(?P<part>[\w-]+)(?: \| (?P<caption>[^\n]+))? -->$", re.MULTILINE)
+_FIGURE = re.compile(
+    r"^<!-- walk:(?P<walk>[\w-]+):(?P<part>[\w-]+)(?: \| (?P<caption>[^\n]+))? -->$", re.MULTILINE
+)
 _FACT = re.compile(r"<!-- fact:(?P<walk>[\w-]+):(?P<fact>[\w-]+(?:\.\w+)*) -->")
 _UPSTREAM = "https://github.com/huggingface/transformers/blob/v{version}/src/transformers/{file}#L{line}"
 _THOUSAND = 10_000  # integers from here on are written in groups of three
@@ -48,7 +50,9 @@ def expand_walks(markdown: str, origin: str, language: Language, record: WalkRec
     def walk(name: str) -> Walk:
         found = record.walk(name) if record else None
         if found is None:
-            raise WalkFigureError(f"{origin} asks for the walk `{name}`, which the record does not have; run `ptmkb walk --all --evidence`")
+            raise WalkFigureError(
+                f"{origin} asks for the walk `{name}`, which the record does not have; run `ptmkb walk --all --evidence`"
+            )
         return found
 
     def figure(match: re.Match[str]) -> str:
@@ -70,7 +74,9 @@ def expand_walks(markdown: str, origin: str, language: Language, record: WalkRec
             try:
                 value = value[int(key) if isinstance(value, list) else key]
             except (KeyError, IndexError, ValueError, TypeError):
-                raise WalkFigureError(f"{origin} asks for the fact `{match['fact']}`, which the walk `{match['walk']}` does not have") from None
+                raise WalkFigureError(
+                    f"{origin} asks for the fact `{match['fact']}`, which the walk `{match['walk']}` does not have"
+                ) from None
         return number(value)
 
     return _FACT.sub(fact, _FIGURE.sub(figure, markdown))
@@ -96,19 +102,25 @@ def steps_table(walk: Walk, part: str, version: str, language: Language) -> str:
     wide = any(step.full is not None for step in steps)
     head = [word("walk.statement", language), word("walk.shape", language)]
     head += [walk.setting.get("full", {}).get("name", word("walk.full", language))] if wide else []
-    names = {size: word_or("dimension", name, language) for name, size in walk.setting.get("sizes", {}).items()}
+    names = {
+        size: word_or("dimension", name, language) for name, size in walk.setting.get("sizes", {}).items()
+    }
     rows, before = [], None
     for step in steps:
         if (step.symbol, step.module) != before:
             before = (step.symbol, step.module)
-            rows.append(f'<tr class="kb-walk-at"><th colspan="{len(head)}" scope="rowgroup">{_place(step)}</th></tr>')
+            rows.append(
+                f'<tr class="kb-walk-at"><th colspan="{len(head)}" scope="rowgroup">{_place(step)}</th></tr>'
+            )
         cells = [f'<td><a href="{_upstream(step, version)}"><code>{escape(step.code)}</code></a></td>']
-        cells.append(f"<td>{_made(step, names)}</td>")
+        cells.append(f"<td>{_made(step, names, language)}</td>")
         if wide:
             cells.append(f"<td>{_times(step.full) if step.full else ''}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
     top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
-    return f'<table class="kb-steps-table"><thead><tr>{top}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    return (
+        f'<table class="kb-steps-table"><thead><tr>{top}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    )
 
 
 def _place(step: Step) -> str:
@@ -120,12 +132,12 @@ def _upstream(step: Step, version: str) -> str:
     return _UPSTREAM.format(version=version, file=step.file, line=step.line)
 
 
-def _made(step: Step, names: dict[int, str]) -> str:
+def _made(step: Step, names: dict[int, str], language: Language) -> str:
     if step.shape is None:
         return f"<code>{escape(str(step.value))}</code>"
     if not step.shape:
         return f"{step.value}"
-    told = ", ".join(names.get(size, str(size)) for size in step.shape)
+    told = word("walk.comma", language).join(names.get(size, str(size)) for size in step.shape)
     kind = "" if step.dtype in ("float32", None) else f" {escape(step.dtype or '')}"
     return f"{_times(step.shape)}{kind}<small>{escape(told)}</small>"
 

@@ -85,7 +85,7 @@ def take() -> Walk:
                 "positions": config.max_position_embeddings,
                 "layers": config.num_hidden_layers,
             },
-            "full": {"batch": _FULL_BATCH, "length": _FULL_LENGTH},
+            "full": {"name": "bert-base", "batch": _FULL_BATCH, "length": _FULL_LENGTH},
             "seed": _SEED,
         },
         facts=_facts(small, full, batch) | _mask_facts(config, batch),
@@ -144,7 +144,9 @@ def _facts(small: _Run, full: _Run, batch: Mapping[str, Any]) -> dict[str, Any]:
     ).hidden_states
     counts = Counter(
         "padding" if not real else "chosen" if label != -100 else "unchosen"
-        for real, label in zip(batch["attention_mask"].flatten().tolist(), labels.flatten().tolist(), strict=True)
+        for real, label in zip(
+            batch["attention_mask"].flatten().tolist(), labels.flatten().tolist(), strict=True
+        )
     )
     return {
         "tokens": labels.numel(),
@@ -164,9 +166,7 @@ def _facts(small: _Run, full: _Run, batch: Mapping[str, Any]) -> dict[str, Any]:
             parameter.numel() for parameter in full.model.bert.embeddings.parameters()
         ),
         "full_head_parameters": sum(
-            parameter.numel()
-            for name, parameter in full.model.named_parameters()
-            if name.startswith("cls.")
+            parameter.numel() for name, parameter in full.model.named_parameters() if name.startswith("cls.")
         ),
     }
 

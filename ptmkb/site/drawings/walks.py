@@ -57,15 +57,29 @@ def _bars(data: Mapping[str, Any], language: str, title: str) -> str:
     room = _WIDE - _LEFT - 52
     for at, row in enumerate(rows):
         y = at * _ROW
-        canvas.label(_LEFT - 6, y + 14, word_or("walk", str(row["name"]), language), anchor="end", kind="kb-label-small")
+        canvas.label(
+            _LEFT - 6,
+            y + 14,
+            word_or("walk", str(row["name"]), language),
+            anchor="end",
+            kind="kb-label-small",
+        )
         width = room * row["value"] / top
-        canvas.elements.append(f'<rect class="kb-on" x="{_LEFT:g}" y="{y + 4:g}" width="{width:.1f}" height="13" rx="2"/>')
+        canvas.elements.append(
+            f'<rect class="kb-on" x="{_LEFT:g}" y="{y + 4:g}" width="{width:.1f}" height="13" rx="2"/>'
+        )
         end = width
         if row.get("expected") is not None:
             mark = room * row["expected"] / top
             canvas.line(_LEFT + mark, y + 1, _LEFT + mark, y + 20, "kb-arc-warm")
             end = max(end, mark)
-        canvas.label(_LEFT + end + 5, y + 14, _figure(row["value"], data.get("unit", "")), anchor="start", kind="kb-label-small")
+        canvas.label(
+            _LEFT + end + 5,
+            y + 14,
+            _figure(row["value"], data.get("unit", "")),
+            anchor="start",
+            kind="kb-label-small",
+        )
     return canvas.svg(title)
 
 
@@ -102,7 +116,9 @@ def _growth(data: Mapping[str, Any], language: str, title: str) -> str:
 
 
 def _table(data: Mapping[str, Any], language: str, title: str) -> str:
-    head = "".join(f'<th scope="col">{escape(word_or("walk", key, language))}</th>' for key in data["columns"])
+    head = "".join(
+        f'<th scope="col">{escape(word_or("walk", key, language))}</th>' for key in data["columns"]
+    )
     body = "".join(
         f"<tr>{''.join(f'<td>{_cell(cell, language)}</td>' for cell in row)}</tr>" for row in data["rows"]
     )
@@ -114,7 +130,13 @@ def _cell(value: Any, language: str) -> str:
         return "—"
     if isinstance(value, list):
         return " ".join(str(one) for one in value)
-    return escape(word_or("walk", value, language) if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:g}")
+    return escape(
+        word_or("walk", value, language)
+        if isinstance(value, str)
+        else f"{value:,}"
+        if isinstance(value, int)
+        else f"{value:g}"
+    )
 
 
 _Drawer = Callable[[Mapping[str, Any], str, str], str]
