@@ -1,7 +1,7 @@
 """Figures of the articles, drawn from the record of the walks.
 
 In a chapter, a line `<!-- walk:bert-flow:attention -->` stands for the steps of that part of the walk, or for the picture of that name;
-`<!-- walk:bert-flow:seen | How it reads. -->` gives it a caption. `<!-- fact:bert-flow:loss -->` within a sentence stands for one number.
+`<!-- walk:bert-flow:seen | How it reads. -->` gives it a caption. `<!-- fact:bert-flow:loss -->` within a sentence stands for one number; `<!-- fact:masked-batch:kept_share % -->` is written in per cent.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from ptmkb.site.words import word, word_or
 _FIGURE = re.compile(
     r"^<!-- walk:(?P<walk>[\w-]+):(?P<part>[\w-]+)(?: \| (?P<caption>[^\n]+))? -->$", re.MULTILINE
 )
-_FACT = re.compile(r"<!-- fact:(?P<walk>[\w-]+):(?P<fact>[\w-]+(?:\.\w+)*) -->")
+_FACT = re.compile(r"<!-- fact:(?P<walk>[\w-]+):(?P<fact>[\w-]+(?:\.\w+)*)(?P<share> %)? -->")
 _UPSTREAM = "https://github.com/huggingface/transformers/blob/v{version}/src/transformers/{file}#L{line}"
+LONGEST = 44  # characters of a value that is shown beside its shape
 _THOUSAND = 10_000  # integers from here on are written in groups of three
 
 
@@ -77,7 +78,7 @@ def expand_walks(markdown: str, origin: str, language: Language, record: WalkRec
                 raise WalkFigureError(
                     f"{origin} asks for the fact `{match['fact']}`, which the walk `{match['walk']}` does not have"
                 ) from None
-        return number(value)
+        return f"{100 * value:.1f} %" if match["share"] else number(value)
 
     return _FACT.sub(fact, _FIGURE.sub(figure, markdown))
 
@@ -139,7 +140,15 @@ def _made(step: Step, names: dict[int, str], language: Language) -> str:
         return f"{step.value}"
     told = word("walk.comma", language).join(names.get(size, str(size)) for size in step.shape)
     kind = "" if step.dtype in ("float32", None) else f" {escape(step.dtype or '')}"
-    return f"{_times(step.shape)}{kind}<small>{escape(told)}</small>"
+    value = (
+        ""
+        if step.value is None or len(str(step.value)) > LONGEST
+        else f"<code>{escape(str(step.value))}</code>"
+    )
+    seen = "".join(
+        f"<small>{escape(word_or('walk', key, language))} {one}</small>" for key, one in step.beside.items()
+    )
+    return f"{_times(step.shape)}{kind}<small>{escape(told)}</small>{value}{seen}"
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -129,7 +129,7 @@ def _cell(value: Any, language: str) -> str:
     if value is None:
         return "—"
     if isinstance(value, list):
-        return " ".join(str(one) for one in value)
+        return " · ".join(str(one) for one in value)
     return escape(
         word_or("walk", value, language)
         if isinstance(value, str)
@@ -139,6 +139,30 @@ def _cell(value: Any, language: str) -> str:
     )
 
 
+_LINK = 46.0  # pixels from one class of a chain to the next
+_UPSTREAM = "https://github.com/huggingface/transformers/blob/v{version}/src/transformers/{file}"
+
+
+def _chain(data: Mapping[str, Any], language: str, title: str) -> str:
+    """Classes from the youngest to the first of their line; each leads to its lines upstream, each arrow to the file that says so."""
+    rows = data["rows"]
+    canvas = Canvas(_WIDE, _LINK * (len(rows) - 1) + 26)
+    for at, row in enumerate(rows):
+        y = at * _LINK
+        address = _UPSTREAM.format(version=data["version"], file=row["file"])
+        canvas.elements.append(f'<a href="{escape(address)}#L{row["line"]}">')
+        canvas.box(40, y, 250, 24, "kb-box" if row["modular"] else "kb-box-warm", row["symbol"])
+        canvas.elements.append("</a>")
+        if row["modular"]:
+            canvas.arrow(165, y + 24, 165, y + _LINK)
+            saying = _UPSTREAM.format(version=data["version"], file=row["modular"])
+            canvas.elements.append(f'<a href="{escape(saying)}">')
+            name = row["modular"].rpartition("/")[2]
+            canvas.label(172, y + 39, name, anchor="start", kind="kb-label-small")
+            canvas.elements.append("</a>")
+    return canvas.svg(title)
+
+
 _Drawer = Callable[[Mapping[str, Any], str, str], str]
 KINDS: dict[str, _Drawer] = {
     "tokens": _tokens,
@@ -146,4 +170,5 @@ KINDS: dict[str, _Drawer] = {
     "bars": _bars,
     "growth": _growth,
     "table": _table,
+    "chain": _chain,
 }
