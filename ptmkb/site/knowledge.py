@@ -74,7 +74,7 @@ class Knowledge:
 
     @cached_property
     def notes_by_id(self) -> dict[str, ResolvedNote]:
-        """Every note by its id."""
+        """Notes by id."""
         return {resolved.note.id: resolved for resolved in self.notes}
 
     @cached_property

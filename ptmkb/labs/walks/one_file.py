@@ -67,6 +67,8 @@ def take() -> Walk:
             "copied_pairs": len({(r.source, r.target) for r in relations if r.kind == "copied"}),
             "llama_children": parents["llama"],
             "llama_descendants": below["llama"],
+            "bert_children": parents["bert"],
+            "bert_copies": len({r.target for r in relations if r.kind == "copied" and r.source == "bert"}),
             "longest_models": nx.dag_longest_path_length(modular),
             "longest_classes": len({file for file, _ in chain if not _is_modular(file)}) - 1,
             "inherited_classes": _inherited(links),
