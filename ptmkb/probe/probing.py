@@ -20,7 +20,7 @@ from ptmkb.probe.memory import kept
 from ptmkb.probe.numerics import seed
 from ptmkb.probe.offline import attempts_elsewhere, hub_attempt, refuse_network
 from ptmkb.probe.record import Built, Measurement, ModelRecord
-from ptmkb.probe.streamless import subject_without_streams
+from ptmkb.probe.streamless import subject_without_streams, with_layers
 from ptmkb.probe.subject import Subject
 from ptmkb.probe.subjects import class_data, subject_for
 from ptmkb.probe.targets import Target, of_entry
@@ -71,7 +71,8 @@ def findings(target: Target) -> Iterator[Findings]:
 
 def _subject(target: Target) -> Subject:
     try:
-        return subject_for(target)
+        subject = subject_for(target)
+        return subject if subject.streams else with_layers(subject)
     except Exception as error:
         if not _reason(error)[1] or target.implementation.kind != "transformers":
             raise

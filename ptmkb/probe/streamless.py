@@ -6,6 +6,7 @@ Whatever asks for an output position by position gets the reason; what looks at 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,14 +30,20 @@ def subject_without_streams(model: nn.Module, name: str, why: Exception) -> Subj
         Exception: The model does not even run; whatever its forward pass raises.
     """
     reason = f"its output is not read position by position ({' '.join(str(why).split())[:200]})"
-    inputs = subjects.inputs_of(model)
-    with torch.no_grad(), seeded(), stacks.watched(model) as ran:
-        model(**inputs)
 
     def read(returned: Any) -> Mapping[str, Tensor]:
         raise Unmeasurable(reason)
 
-    return Subject(name, model, inputs, {}, read, blocks=blocks(ran))
+    return with_layers(Subject(name, model, subjects.inputs_of(model), {}, read))
+
+
+def with_layers(subject: Subject) -> Subject:
+    """A subject without streams with its layers, which need no stream to be found; seen in one run."""
+    if any(subject.blocks.values()):
+        return subject
+    with torch.no_grad(), seeded(), stacks.watched(subject.model) as ran:
+        subject.model(**dict(subject.inputs))
+    return replace(subject, blocks=blocks(ran))
 
 
 def blocks(ran: Sequence[stacks.Ran]) -> dict[str, tuple[nn.Module, ...]]:

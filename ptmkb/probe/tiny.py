@@ -39,6 +39,8 @@ _HEADS = (
     "IMAGE_CLASSIFICATION", "MASKED_IMAGE_MODELING",
 )  # fmt: skip
 
+_NOTHING = 1e-6  # some models (BLIP-2's pictures) begin with weights of a spread of 1e-10, through which nothing is felt
+
 
 class UnknownModelTypeError(LookupError):
     """`transformers` has no model type of this name."""
@@ -199,8 +201,12 @@ def _plain_experts(config: PreTrainedConfig) -> PreTrainedConfig:
 
 
 def _stir(model: nn.Module) -> None:
-    """Small values for parameters that are nothing but zeros: what is multiplied by them could not be seen otherwise."""
+    """Small values for parameters that are nothing but zeros, or next to nothing: what is multiplied by them could not be seen otherwise."""
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.is_floating_point() and parameter.numel() and not parameter.any():
+            if (
+                parameter.is_floating_point()
+                and parameter.numel()
+                and float(parameter.abs().max()) < _NOTHING
+            ):
                 parameter.normal_(std=0.02)
