@@ -101,8 +101,8 @@ def _cpu() -> float:
 def _figures(loop: Mapping[str, Any]) -> dict[str, Any]:
     seconds = [sum(spent.values()) for spent in loop["results"].values()]
     return {
-        "wall": round(loop["wall"], 1),
-        "cpu": round(loop["cpu"], 1),
+        "wall": round(loop["wall"], 2),
+        "cpu": round(loop["cpu"], 2),
         "median": round(statistics.median(seconds), 3) if seconds else 0.0,
         "peak": loop["peak"],
         "failed": loop["failed"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -77,6 +77,8 @@ def probe(
     """Build models small, run them, and measure what their entries claim. Exit code 1 if a claim is refuted or a model fails."""
     catalogue = _state(ctx).load_catalogue()
     if checkpoint is not None:
+        if types:
+            refuse("--checkpoint measures one model's weights; leave out --types")
         _probe_checkpoint(checkpoint, catalogue, ids or [], all_ or evidence, report, format_)
         return
     _needs_torch()
@@ -117,7 +119,10 @@ def probe(
     elif evidence and whole:
         write_record(timeless(record), EVIDENCE / f"transformers-{record.transformers}.json")
     if format_ is Format.json:
-        print_json(record.model_dump(mode="json", exclude={"models": {"__all__": {"measured"}}}))
+        left_out: Any = None if types else {"models": {"__all__": {"measured"}}}
+        print_json(record.model_dump(mode="json", exclude=left_out))
+    elif types:
+        _print_types(record)
     else:
         _print(record)
     if not whole:
@@ -243,12 +248,32 @@ def _print(record: ProbeRecord) -> None:
             sys.stdout.write(f"{model.id}: {model.why}\n")
 
 
+def _print_types(record: ProbeRecord) -> None:
+    """A row a type: of each measure in short what it gave for the model as a whole or for its first part."""
+    shown = ("parameters", "flow", "position", "norm", "layers")
+    rows = []
+    for model in record.models:
+        values = {one.measure: _short(one.value) for one in reversed(model.measured)}
+        cells = [values.get(name, "")[:40] for name in shown]
+        rows.append([model.id, *cells, str(len({one.measure for one in model.measured})), model.status])
+    title = f"transformers {record.transformers}, torch {record.torch}"
+    print_table(title, ["type", *shown, "measures", "status"], rows)
+    statuses = [model.status for model in record.models]
+    told = ", ".join(f"{statuses.count(s)} {s}" for s in ("passed", "failed", "skipped"))
+    sys.stdout.write(f"{len(statuses)} types: {told}\n")
+    for model in record.models:
+        if model.status != "passed":
+            sys.stdout.write(f"{model.id}: {model.why}\n")
+
+
 def _short(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, dict):
         only = value.get("kind") if set(value) == {"kind"} else None
         return str(only) if only else ", ".join(f"{key} {item}" for key, item in value.items())
+    if isinstance(value, list):
+        return "; ".join(_short(item) for item in value)
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
