@@ -5,7 +5,9 @@ has what it changes. Each measure that is named for it is taken before and after
 can no longer be taken is counted apart, not as noticed.
 
 A patch that changes nothing is no test: where the patched model gives, in double precision, the very numbers that it gave before, and its cache the
-same, the patch is equivalent on this sample and left out, with the proof (the largest difference).
+same, the patch is equivalent on this sample and left out. So is one that changes the numbers but not who depends on whom, for `flow`: gradients,
+which that measure does not use, prove that every output depends on the very inputs that it depended on before (a causal mask in the layers of a
+model whose convolutions see all). Both proofs are printed.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -24,7 +27,7 @@ from ptmkb.probe.subject import Subject
 TYPES = (
     "bloom", "mpt", "falcon", "phi", "gpt_neox", "olmo2", "gemma2", "gemma3_text", "qwen3", "cohere", "deepseek_v3", "qwen3_moe", "gpt_oss",
     "switch_transformers", "jamba", "mamba2", "rwkv", "recurrent_gemma", "longformer", "modernbert", "roformer", "esm", "layoutlm", "mbart",
-    "marian", "deit", "vit_mae", "hubert", "siglip", "blip", "time_series_transformer",
+    "marian", "deit", "vit_mae", "hubert", "siglip", "chinese_clip", "time_series_transformer",
 )  # fmt: skip
 """Further model types: decoders, mixtures of experts, state spaces, windows, encoders, translation, pictures, speech, two streams, series."""
 
@@ -80,10 +83,23 @@ def trials(subject: Subject, only: Iterable[str] = ()) -> list[Trial]:
                 found.append(Trial(subject.name, mutation.name, measure, "lost", after.why[measure]))
             elif value != before:
                 found.append(Trial(subject.name, mutation.name, measure, "noticed"))
-            elif not mutation.silent and (proof := equal(subject, patched)) is not None:
+            elif not mutation.silent and (proof := equal(subject, patched, measure)) is not None:
                 found.append(Trial(subject.name, mutation.name, measure, "equivalent", proof))
             else:
-                found.append(Trial(subject.name, mutation.name, measure, "survives", json.dumps(value)[:200]))
+                told = (
+                    "its detail differs"
+                    if plain.details[measure] != after.details[measure]
+                    else "so is its detail"
+                )
+                found.append(
+                    Trial(
+                        subject.name,
+                        mutation.name,
+                        measure,
+                        "survives",
+                        f"{json.dumps(value)[:160]} as before; {told}",
+                    )
+                )
     return found
 
 
@@ -93,6 +109,7 @@ class _Values:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         self.why: dict[str, str] = {}
+        self.details: dict[str, str] = {}
         self._found: dict[str, Any] = {}
 
     def of(self, name: str) -> dict[str, Any] | None:
@@ -105,6 +122,8 @@ class _Values:
             torch.manual_seed(0)
             try:
                 readings = load_measure(name).measure(self.subject)
+                details = {str(part): dict(reading.detail) for part, reading in readings.items()}
+                self.details[name] = json.dumps(details, sort_keys=True)
                 self._found[name] = {str(part): reading.value for part, reading in readings.items()}
             except Exception as error:
                 self._found[name] = None
@@ -113,16 +132,21 @@ class _Values:
         return found
 
 
-def equal(subject: Subject, patched: Subject) -> str | None:
-    """The proof that two subjects give the same numbers, None where they do not."""
+def equal(subject: Subject, patched: Subject, measure: str) -> str | None:
+    """The proof that a patch changes nothing of what a measure is about, None where there is none."""
     import torch
 
+    from benchmarks import model_patches as patches
     from ptmkb.probe.numerics import in_float64, seeded, tensors_in
 
     outputs = []
     for one in (subject.doubled(), patched.doubled()):
         with in_float64(), torch.no_grad():
-            batches = [one.inputs, *(mode.inputs | dict(one.inputs) for mode in one.modes), *(loss.inputs for loss in one.losses)]
+            batches = [
+                one.inputs,
+                *(mode.inputs | dict(one.inputs) for mode in one.modes),
+                *(loss.inputs for loss in one.losses),
+            ]
             seen = []
             for batch in batches:
                 with seeded():
@@ -130,8 +154,20 @@ def equal(subject: Subject, patched: Subject) -> str | None:
             outputs.append([value for row in seen for value in row])
     if [value.shape for value in outputs[0]] != [value.shape for value in outputs[1]]:
         return None
-    largest = max((float((a.double() - b.double()).abs().max()) for a, b in zip(*outputs, strict=True) if a.numel()), default=0.0)
-    return f"all {len(outputs[0])} tensors that it returns are equal to the last bit" if largest == 0 else None
+    largest = max(
+        (float((a.double() - b.double()).abs().max()) for a, b in zip(*outputs, strict=True) if a.numel()),
+        default=0.0,
+    )
+    if largest == 0:
+        return f"all {len(outputs[0])} tensors that it returns are equal to the last bit"
+    if measure == "flow":
+        with suppress(RuntimeError, ValueError):
+            before, after = patches.reached(subject), patches.reached(patched)
+            if len(before) == len(after) and all(
+                torch.equal(a, b) for a, b in zip(before, after, strict=True)
+            ):
+                return f"by gradients, each of {len(before)} pairs of an output and an input depends on the same places as before"
+    return None
 
 
 def subjects() -> dict[str, Any]:
@@ -169,13 +205,19 @@ def run(only: Iterable[str] = ()) -> dict[str, Any]:
     made = {name: make for name, make in subjects().items() if not only or name in only}
     found: list[Trial] = []
     failed = {}
-    for outcome in run_children({name: partial(_task, make) for name, make in made.items()}, limits=Limits(seconds=300)):
+    for outcome in run_children(
+        {name: partial(_task, make) for name, make in made.items()}, limits=Limits(seconds=300)
+    ):
         if outcome.result is None:
             failed[outcome.name] = outcome.why or outcome.output[-200:]
         else:
             found += [Trial(**row) for row in json.loads(outcome.result)]
     found.sort(key=lambda trial: (trial.mutation, trial.model, trial.measure))
-    return summary(found) | {"models": len(made) - len(failed), "failed": failed, "seconds": round(time.perf_counter() - start, 1)}
+    return summary(found) | {
+        "models": len(made) - len(failed),
+        "failed": failed,
+        "seconds": round(time.perf_counter() - start, 1),
+    }
 
 
 def summary(found: list[Trial]) -> dict[str, Any]:
@@ -201,8 +243,13 @@ def report(result: Mapping[str, Any]) -> list[str]:
         f"{result['applied']:,} patches of {result['models']} models seen by the measures named for them: {result['noticed']:,} noticed, "
         f"score {result['score']:.2%} ({result['seconds']} s)"
     ]
-    lines += [f"{name:64}{row['noticed']:4} of {row['applied']}" for name, row in result["by_mutation"].items()]
-    lines += [f"{one['fate']}: {one['mutation']} in {one['model']}, {one['measure']}: {one['why']}" for one in result["others"]]
+    lines += [
+        f"{name:64}{row['noticed']:4} of {row['applied']}" for name, row in result["by_mutation"].items()
+    ]
+    lines += [
+        f"{one['fate']}: {one['mutation']} in {one['model']}, {one['measure']}: {one['why']}"
+        for one in result["others"]
+    ]
     return lines + [f"not tried: {name}: {why}" for name, why in result["failed"].items()]
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks import model_patches as patches
-from benchmarks.model_patches import Change, Keep, Router
+from benchmarks.model_patches import Change, Router
 from ptmkb.probe.stacks import CROSS
 from ptmkb.probe.subject import Subject
 
@@ -64,7 +64,9 @@ def _attending(subject: Subject, change: Change, last: bool = False) -> Subject 
     """The subject with every attention changed (in the last layer of each stack only), None where none is."""
     modules: list[nn.Module] = [subject.model]
     if last:
-        stacks = {name: blocks for name, blocks in _stacks(subject).items() if len(set(blocks)) == len(blocks)}
+        stacks = {
+            name: blocks for name, blocks in _stacks(subject).items() if len(set(blocks)) == len(blocks)
+        }
         modules = list(dict.fromkeys(blocks[-1] for blocks in stacks.values()))
     hits = patches.attend(modules, change)
     subject.outputs()
@@ -101,9 +103,15 @@ def _late_window(subject: Subject) -> Subject | None:
     return _attending(subject, Change(keep=patches.window(2, 2)), last=True)
 
 
-@_mutation("each position alone", "flow", "layers", "cost")
+@_mutation("each position alone", "flow", "layers")
 def _alone(subject: Subject) -> Subject | None:
     return _attending(subject, Change(alone=True))
+
+
+@_mutation("attention gives its values", "cost")
+def _values(subject: Subject) -> Subject | None:
+    """No scores at all. With two streams, what looks at the other's as many positions would change with the length."""
+    return _attending(subject, Change(values=True)) if len(subject.streams) == 1 else None
 
 
 @_mutation("each position alone in the last layers", "layers")
@@ -162,7 +170,8 @@ def _leak(subject: Subject) -> Subject | None:
         return None
     ran: list[str] = []
     hooks = [
-        blocks[0].register_forward_hook(lambda *_, name=name: ran.append(name)) for name, blocks in stacks.items()
+        blocks[0].register_forward_hook(lambda *_, name=name: ran.append(name))
+        for name, blocks in stacks.items()
     ]
     subject.outputs()
     for hook in hooks:
@@ -200,15 +209,24 @@ def _untied(subject: Subject) -> Subject | None:
 def _tied(subject: Subject) -> Subject | None:
     """The widest output layer takes the largest table for its weights."""
     inside = {id(module) for layer in _layers(subject) for module in layer.modules()}
+    if any(
+        len(held) > 1 and any(isinstance(m, nn.Embedding) for m, _ in held)
+        for held in patches.owners(subject.model).values()
+    ):
+        return None
     found = [module for module in subject.model.modules() if isinstance(module, nn.Embedding)]
     table = max(found, key=lambda module: module.num_embeddings, default=None)
     ids = next((v for name, v in subject.inputs.items() if name.endswith("input_ids")), None)
-    if table is None or ids is None:
+    if (
+        table is None or ids is None or table.num_embeddings == table.embedding_dim
+    ):  # a square fits other maps too
         return None
     for module in subject.model.modules():
-        if isinstance(module, nn.Linear) and id(module) not in inside and module.weight.shape == table.weight.shape:
-            if module.weight is table.weight:
-                return None
+        if (
+            isinstance(module, nn.Linear)
+            and id(module) not in inside
+            and module.weight.shape == table.weight.shape
+        ):
             module.weight = table.weight
             return subject
     return None
@@ -218,7 +236,12 @@ def _tied(subject: Subject) -> Subject | None:
 def _shared(subject: Subject) -> Subject | None:
     for name, blocks in _stacks(subject).items():
         found = patches.container(subject.model, blocks)
-        if found is None or len(blocks) < 2 or blocks[0] is blocks[1] or type(blocks[0]) is not type(blocks[1]):
+        if (
+            found is None
+            or len(blocks) < 2
+            or blocks[0] is blocks[1]
+            or type(blocks[0]) is not type(blocks[1])
+        ):
             continue
         if [p.shape for p in blocks[0].parameters()] != [p.shape for p in blocks[1].parameters()]:
             continue
@@ -253,7 +276,9 @@ def _biasless(subject: Subject) -> Subject | None:
 
 @_mutation("one more row in a table", "parameters")
 def _row(subject: Subject) -> Subject | None:
-    alone = {id(module) for held in patches.owners(subject.model).values() if len(held) == 1 for module, _ in held}
+    alone = {
+        id(module) for held in patches.owners(subject.model).values() if len(held) == 1 for module, _ in held
+    }
     for module in subject.model.modules():
         if isinstance(module, nn.Embedding) and id(module) in alone:
             module.weight = nn.Parameter(torch.cat([module.weight, module.weight[:1]]).detach())
@@ -317,7 +342,12 @@ def _identity(subject: Subject) -> Subject | None:
 def _shorter(subject: Subject) -> Subject | None:
     for name, blocks in _stacks(subject).items():
         found = patches.container(subject.model, blocks)
-        if found is None or len(blocks) < 2 or len(set(blocks)) < len(blocks) or found[1][-1] != len(found[0]) - 1:
+        if (
+            found is None
+            or len(blocks) < 2
+            or len(set(blocks)) < len(blocks)
+            or found[1][-1] != len(found[0]) - 1
+        ):
             continue
         del found[0][found[1][-1]]
         return replace(subject, blocks={**subject.blocks, name: blocks[:-1]})
@@ -333,10 +363,15 @@ def _half_heads(subject: Subject) -> Subject | None:
             pairs = [
                 (name, module)
                 for name, module in attention.named_children()
-                if name in ("k_proj", "v_proj", "key", "value", "k", "v", "k_lin", "v_lin") and isinstance(module, nn.Linear)
+                if name in ("k_proj", "v_proj", "key", "value", "k", "v", "k_lin", "v_lin")
+                and isinstance(module, nn.Linear)
             ]
             size = next(
-                (n for key in ("head_dim", "attention_head_size", "key_value_proj_dim") if (n := getattr(attention, key, None))),
+                (
+                    n
+                    for key in ("head_dim", "attention_head_size", "key_value_proj_dim")
+                    if (n := getattr(attention, key, None))
+                ),
                 None,
             )
             if len(pairs) != 2 or not isinstance(size, int) or pairs[0][1].out_features % (2 * size):
@@ -408,10 +443,14 @@ def _cut_map(module: nn.Module, axis: int) -> None:
     """Take the last feature off a linear map; axis 0 is that of what it gives."""
     held: Any = module
     transposed = not isinstance(module, nn.Linear)
-    held.weight = nn.Parameter(held.weight.narrow(1 - axis if transposed else axis, 0, held.weight.shape[1 - axis if transposed else axis] - 1).detach())
+    held.weight = nn.Parameter(
+        held.weight.narrow(
+            1 - axis if transposed else axis, 0, held.weight.shape[1 - axis if transposed else axis] - 1
+        ).detach()
+    )
     if axis == 0 and held.bias is not None:
         held.bias = nn.Parameter(held.bias[:-1].detach())
-    for name in (("out_features", "nf") if axis == 0 else ("in_features", "nx")):
+    for name in ("out_features", "nf") if axis == 0 else ("in_features", "nx"):
         if hasattr(module, name):
             setattr(module, name, getattr(module, name) - 1)
 
@@ -421,14 +460,15 @@ def _cut_map(module: nn.Module, axis: int) -> None:
 
 def _norms(layer: nn.Module) -> list[nn.Module]:
     """A layer's norms, by the name of their class; not those of queries and keys."""
-    return [
-        module
+    found = [
+        (name, module)
         for name, module in layer.named_modules()
         if re.search(r"Norm(?!al)|_norm$", type(module).__name__)
         and not re.search(r"(^|[._])(q|k|query|key)", name)
         and any(True for _ in module.parameters(recurse=False))
         and not any(True for _ in module.children())
     ]
+    return [module for _, module in sorted(found, key=lambda row: "." in row[0])]  # the layer's own first
 
 
 @_mutation("first norm of each layer removed", "norm")
@@ -443,14 +483,25 @@ def _normless(subject: Subject) -> Subject | None:
 
 @_mutation("LayerNorm replaced by RMSNorm", "norm")
 def _to_rms(subject: Subject) -> Subject | None:
-    return _renormed(subject, lambda norm: isinstance(norm, nn.LayerNorm), lambda hidden, shape: F.rms_norm(hidden, shape))
+    return _renormed(subject, _centres, lambda hidden, shape: F.rms_norm(hidden, shape))
 
 
 @_mutation("RMSNorm replaced by LayerNorm", "norm")
 def _to_layer_norm(subject: Subject) -> Subject | None:
     return _renormed(
-        subject, lambda norm: "RMS" in type(norm).__name__ or not hasattr(norm, "bias"), lambda hidden, shape: F.layer_norm(hidden, shape)
+        subject, lambda norm: not _centres(norm), lambda hidden, shape: F.layer_norm(hidden, shape)
     )
+
+
+def _centres(norm: nn.Module) -> bool:
+    """Whether a number added to all features changes nothing: what a LayerNorm does, whatever its class is called."""
+    width = next(norm.parameters()).shape[-1]
+    hidden = torch.randn(1, 3, width, generator=torch.Generator().manual_seed(0))
+    try:
+        with torch.no_grad():
+            return bool(torch.allclose(norm(hidden), norm(hidden + 3.0), atol=1e-4))
+    except (RuntimeError, TypeError):
+        return isinstance(norm, nn.LayerNorm)
 
 
 def _renormed(
@@ -459,7 +510,9 @@ def _renormed(
     changed = False
     for layer in _layers(subject):
         for module in filter(wanted, _norms(layer)):
-            patches.around(module, lambda self, forward, args, kwargs: norm(args[0], args[0].shape[-1:]) * self.weight)
+            patches.around(
+                module, lambda self, forward, args, kwargs: norm(args[0], args[0].shape[-1:]) * self.weight
+            )
             changed = True
     return subject if changed else None
 
@@ -471,8 +524,16 @@ def _moved(subject: Subject) -> Subject | None:
         taken: list[int] = []
         given: list[int] = []
         norms = _norms(layer)
-        hooks = [layer.register_forward_pre_hook(lambda _, args, kwargs: taken.extend(id(v) for v in (*args, *kwargs.values())), with_kwargs=True)]
-        hooks += [norm.register_forward_pre_hook(lambda _, args: given.append(id(args[0]) if args else 0)) for norm in norms[:1]]
+        hooks = [
+            layer.register_forward_pre_hook(
+                lambda _, args, kwargs: taken.extend(id(v) for v in (*args, *kwargs.values())),
+                with_kwargs=True,
+            )
+        ]
+        hooks += [
+            norm.register_forward_pre_hook(lambda _, args: given.append(id(args[0]) if args else 0))
+            for norm in norms[:1]
+        ]
         subject.outputs()
         for hook in hooks:
             hook.remove()
@@ -488,20 +549,52 @@ def _moved(subject: Subject) -> Subject | None:
 
 @_mutation("queries and keys normalised", "norm")
 def _query_norm(subject: Subject) -> Subject | None:
-    if any(re.search(r"(^|[._])(q|k)_?(norm|ln|layernorm)", name) for name, _ in subject.model.named_modules()):
+    if any(
+        re.search(r"(^|[._])(q|k)_?(norm|ln|layernorm)", name) for name, _ in subject.model.named_modules()
+    ):
         return None
     return _attending(subject, Change(normalise=True))
 
 
 # --- positions ------------------------------------------------------------------------------------------------------------------------
 
-_TABLES = ("position_emb", "pos_emb", "wpe", "embed_positions", "pos_embed", "position_table", "positional")
-_RELATIVE = ("relative_attention_bias", "rel_embeddings", "relative_position_bias", "relative_position", "rel_pos", "embed_rel")
+_TABLES = (
+    "position_emb",
+    "pos_emb",
+    "wpe",
+    "embed_positions",
+    "positions_embed",
+    "pos_embed",
+    "position_table",
+    "positional",
+)
+_RELATIVE = (
+    "relative_attention_bias",
+    "rel_embeddings",
+    "relative_position_bias",
+    "relative_position",
+    "rel_pos",
+    "embed_rel",
+    "pe_k",
+)
 
 
 def _position_tables(subject: Subject) -> list[Tensor]:
     named = patches.tables(subject.model, *_TABLES)
-    return [value for name, value in named if value.ndim > 1 and not any(word in name for word in (*_RELATIVE, "conv", "rotary", "norm"))]
+    others = (*_RELATIVE, "conv", "rotary", "norm")
+    found = [value for name, value in named if value.ndim > 1 and not any(word in name for word in others)]
+    return [table for table in found if _counts(subject, table)]
+
+
+def _counts(subject: Subject, table: Tensor) -> bool:
+    """Whether a table has a say in what comes out."""
+    before = subject.outputs()
+    with torch.no_grad():
+        kept = table.clone()
+        table.add_(torch.randn(table.shape, generator=torch.Generator().manual_seed(0)))
+        after = subject.outputs()
+        table.copy_(kept)
+    return any(not torch.equal(before[name], after[name]) for name in before)
 
 
 @_mutation("position table zeroed", "position")
@@ -558,8 +651,15 @@ def _sinusoids(subject: Subject) -> Subject | None:
     if _position_tables(subject) or not stacks or len(subject.streams) > 1:
         return None
     for blocks in stacks.values():
-        patches.on_input(blocks[0], lambda _, hidden: hidden + patches.sinusoids(*hidden.shape[1:]).to(hidden))
+        patches.on_input(blocks[0], _placed)
     return subject if all(len(set(blocks)) == len(blocks) for blocks in stacks.values()) else None
+
+
+def _placed(_: nn.Module, hidden: Tensor) -> Tensor:
+    """With sinusoids added, along the longer of the first two axes (samples are two)."""
+    if hidden.shape[0] > hidden.shape[1]:
+        return hidden + patches.sinusoids(hidden.shape[0], hidden.shape[2])[:, None].to(hidden)
+    return hidden + patches.sinusoids(*hidden.shape[1:]).to(hidden)
 
 
 # --- experts --------------------------------------------------------------------------------------------------------------------------
@@ -648,13 +748,21 @@ def _labelled(subject: Subject, change: Callable[[Tensor], Tensor]) -> Subject |
         name
         for loss in subject.losses
         for name in loss.labels
-        if isinstance(loss.inputs[name], Tensor) and loss.inputs[name].ndim == 2 and not loss.inputs[name].is_floating_point()
+        if isinstance(loss.inputs[name], Tensor)
+        and loss.inputs[name].ndim == 2
+        and not loss.inputs[name].is_floating_point()
     }
     if not names:
         return None
 
     def run(_: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        return forward(*args, **{name: change(value) if name in names and value is not None else value for name, value in kwargs.items()})
+        return forward(
+            *args,
+            **{
+                name: change(value) if name in names and value is not None else value
+                for name, value in kwargs.items()
+            },
+        )
 
     patches.around(subject.model, run)
     return subject
@@ -674,7 +782,9 @@ def _scaled(subject: Subject) -> Subject | None:
         from ptmkb.probe.numerics import field_of
 
         returned = forward(*args, **kwargs)
-        for name in [n for n in (returned if hasattr(returned, "keys") else vars(returned)) if n.endswith("loss")]:
+        for name in [
+            n for n in (returned if hasattr(returned, "keys") else vars(returned)) if n.endswith("loss")
+        ]:
             value = field_of(returned, name)
             if isinstance(value, Tensor):
                 if hasattr(returned, "keys"):

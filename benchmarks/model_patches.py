@@ -23,6 +23,7 @@ from ptmkb.probe.numerics import in_float64, seeded
 from ptmkb.probe.subject import Subject
 
 MASKED = -1e3  # what is added to scores that are to vanish lies below
+MOST_HEADS = 5  # of a tiny model; heads beside a window that is one wider look like positions beside a sink
 _ADDITIONS = {"add", "__add__", "__radd__", "__iadd__", "add_"}
 _SUBTRACTIONS = {"sub", "__sub__", "__isub__", "sub_"}
 
@@ -81,7 +82,9 @@ def on_output(module: nn.Module, change: Callable[[nn.Module, Tensor, Tensor], T
         hidden = next(hidden_states_in((args, kwargs)), None)
         same = (v for v in hidden_states_in(output) if hidden is not None and v.shape == hidden.shape)
         found = next(same, None)
-        return None if found is None or hidden is None else _with(output, found, change(module, hidden, found))
+        return (
+            None if found is None or hidden is None else _with(output, found, change(module, hidden, found))
+        )
 
     module.register_forward_hook(leave, with_kwargs=True)
 
@@ -110,6 +113,7 @@ class Change:
         drop: Nothing is masked.
         keep: These keys only, where there are as many queries as keys.
         alone: Every query sees the key at its own place only.
+        values: Attention gives its values as they are, at no cost of scores (PyTorch's own function only).
         blind: Nothing is seen where there are other numbers of queries than of keys (another sequence is looked at).
         normalise: Queries and keys go through an RMSNorm.
     """
@@ -117,6 +121,7 @@ class Change:
     drop: bool = False
     keep: Keep | None = None
     alone: bool = False
+    values: bool = False
     blind: bool = False
     normalise: bool = False
 
@@ -156,6 +161,11 @@ class Attention(TorchFunctionMode):
         if change.blind and not square:
             self.hits.append(1)
             return torch.zeros_like(func(query, key, value, **more))
+        if change.values and square:
+            self.hits.append(1)
+            return (
+                value.repeat_interleave(query.shape[1] // value.shape[1], dim=1) if query.ndim > 3 else value
+            )
         if change.normalise:
             self.hits.append(1)
             query, key = (F.rms_norm(one, one.shape[-1:]) for one in (query, key))
@@ -178,13 +188,15 @@ class Attention(TorchFunctionMode):
 
     def _written_out(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         scores = args[0]
-        square = scores.shape[-1] == scores.shape[-2]
+        sinks = scores.shape[-1] - scores.shape[-2]  # a column that is no key
+        square = sinks == 0 or (sinks == 1 and scores.shape[-2] > MOST_HEADS)
         if self.change.blind and not square:
             self.hits.append(1)
             return torch.zeros_like(func(*args, **kwargs))
-        keep = self._kept(scores.shape[-1]) if square else None
+        keep = self._kept(scores.shape[-2]) if square else None
         if keep is not None:
             self.hits.append(1)
+            keep = F.pad(keep, (0, sinks), value=True)
             scores = scores.masked_fill(~keep, torch.finfo(scores.dtype).min)
         return func(scores, *args[1:], **kwargs)
 
@@ -216,7 +228,12 @@ def _hidden(mask: Tensor) -> Tensor:
 
 
 def _is_scores(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 2 and min(value.shape[-2:]) > 1
+    return (
+        isinstance(value, Tensor)
+        and value.is_floating_point()
+        and value.ndim > 2
+        and min(value.shape[-2:]) > 1
+    )
 
 
 def _is_mask(value: Tensor) -> bool:
@@ -242,10 +259,52 @@ def sees(subject: Subject, name: str, place: int, other: int) -> bool:
         with seeded():
             before = doubled.outputs()
         with seeded():
-            after = doubled.outputs(doubled.streams[name].replaced(doubled.inputs, other, torch.Generator().manual_seed(0)))
+            after = doubled.outputs(
+                doubled.streams[name].replaced(doubled.inputs, other, torch.Generator().manual_seed(0))
+            )
     if name not in before or before[name].shape != after[name].shape or before[name].shape[1] <= place:
         return False
     return float((before[name] - after[name])[:, place].abs().max()) > 1e-10 * float(before[name].abs().max())
+
+
+def reached(subject: Subject) -> list[Tensor]:
+    """By gradients: for every output position of every stream, which numbers of the inputs (word by word for tokens) it depends on."""
+    doubled = subject.doubled()
+    leaves: list[Tensor] = [
+        value.requires_grad_()
+        for value in doubled.inputs.values()
+        if isinstance(value, Tensor) and value.is_floating_point()
+    ]
+    words = [
+        value
+        for value in doubled.inputs.values()
+        if isinstance(value, Tensor) and not value.is_floating_point()
+    ]
+
+    class Words(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            found = func(*args, **(kwargs or {}))
+            if func is F.embedding and any(
+                args[0].shape == ids.shape and torch.equal(args[0], ids) for ids in words
+            ):
+                found = found.detach().requires_grad_()
+                leaves.append(found)
+            return found
+
+    with in_float64(), torch.enable_grad(), seeded(), Words():
+        outputs = doubled.read(doubled.model(**dict(doubled.inputs)))
+    masks = []
+    for output in outputs.values():
+        weights = torch.randn(
+            output.shape[2:], dtype=output.dtype, generator=torch.Generator().manual_seed(0)
+        )
+        for place in range(output.shape[1]):
+            value = (output[:, place] * weights).sum()
+            gradients = torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True)
+            for leaf, gradient in zip(leaves, gradients, strict=True):
+                at = torch.zeros_like(leaf) if gradient is None else gradient.abs()
+                masks.append((at > 1e-14 * (at.max() + 1e-300)).any(-1) if leaf.ndim == 3 else at > 0)
+    return masks
 
 
 def window(back: int, ahead: int = 0) -> Keep:
@@ -302,7 +361,11 @@ class Router(TorchFunctionMode):
         self.hits.append(1)
         values, indices = func(args[0], k + self.more, *args[2:], **given)
         if self.frozen:
-            indices = indices.flatten(0, -2)[:1].expand(indices.numel() // indices.shape[-1], -1).reshape(indices.shape)
+            indices = (
+                indices.flatten(0, -2)[:1]
+                .expand(indices.numel() // indices.shape[-1], -1)
+                .reshape(indices.shape)
+            )
             values = args[0].gather(-1, indices)
         return torch.return_types.topk((values, indices))
 

@@ -20,7 +20,10 @@ from ptmkb.probe.meta import real_places
 from ptmkb.probe.numerics import seeded
 from ptmkb.probe.subject import Subject
 
-LENGTHS = (4200, 512)  # positions: more than the windows of 4,096 that many models have (a mask takes 18 MB); what a table of places may end at
+LENGTHS = (
+    4200,
+    512,
+)  # positions: more than the windows of 4,096 that many models have (a mask takes 18 MB); what a table of places may end at
 _MASKED = -1e3  # what is added to scores that are to vanish lies below
 _ADDS = {"add", "__add__", "__radd__", "__iadd__", "add_"}
 
@@ -159,7 +162,7 @@ def _exchanged(modules: Sequence[nn.Module], run: Callable[..., Any]) -> Iterato
     changed = list({id(module): module for module in modules}.values())
     for module in changed:
         plain = module.forward
-        module.forward = lambda *args, plain=plain, **kwargs: run(plain, args, kwargs)  # type: ignore[method-assign]
+        module.forward = lambda *args, plain=plain, **kwargs: run(plain, args, kwargs)
     try:
         yield
     finally:
