@@ -1,6 +1,6 @@
 """Live models patched so that one property changes: the share of patches that the measures notice, and the ones that they do not.
 
-Every patch of `model_mutations` is applied to the tiny model of every curated entry and to further model types of all kinds, wherever the model
+Every patch of `benchmarks.mutations` is applied to the tiny model of every curated entry and to further model types of all kinds, wherever the model
 has what it changes. Each measure that is named for it is taken before and after; the patch is noticed if the value differs. A value that
 can no longer be taken is counted apart, not as noticed.
 
@@ -56,8 +56,7 @@ def trials(subject: Subject, only: Iterable[str] = ()) -> list[Trial]:
         subject: A tiny model.
         only: Names of patches, all by default.
     """
-    from benchmarks import model_patches as patches
-    from benchmarks.model_mutations import MUTATIONS
+    from benchmarks.mutations import MUTATIONS, patches
 
     plain = _Values(subject)
     found = []
@@ -136,7 +135,7 @@ def equal(subject: Subject, patched: Subject, measure: str) -> str | None:
     """The proof that a patch changes nothing of what a measure is about, None where there is none."""
     import torch
 
-    from benchmarks import model_patches as patches
+    from benchmarks.mutations import attention
     from ptmkb.probe.numerics import in_float64, seeded, tensors_in
 
     outputs = []
@@ -162,7 +161,7 @@ def equal(subject: Subject, patched: Subject, measure: str) -> str | None:
         return f"all {len(outputs[0])} tensors that it returns are equal to the last bit"
     if measure == "flow":
         with suppress(RuntimeError, ValueError):
-            before, after = patches.reached(subject), patches.reached(patched)
+            before, after = attention.reached(subject), attention.reached(patched)
             if len(before) == len(after) and all(
                 torch.equal(a, b) for a, b in zip(before, after, strict=True)
             ):

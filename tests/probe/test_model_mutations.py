@@ -11,9 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks import bench_model_mutations as bench
-from benchmarks import model_patches as patches
 from benchmarks.bench_model_mutations import Trial, equal, summary, trials
-from benchmarks.model_mutations import MUTATIONS
+from benchmarks.mutations import MUTATIONS, attention, patches
 from ptmkb.catalogue import load_catalogue
 from ptmkb.probe.measures import Reading, load_measure, measure_names
 from ptmkb.probe.subject import Subject
@@ -118,7 +117,7 @@ def test_what_is_called_equivalent_is_so() -> None:
 
 def test_gradients_know_who_sees_whom() -> None:
     one = subject("gpt2")
-    rows = torch.stack([mask[0] for mask in patches.reached(one) if mask.ndim == 2])
+    rows = torch.stack([mask[0] for mask in attention.reached(one) if mask.ndim == 2])
     assert torch.equal(rows, torch.ones_like(rows).tril())
 
 
@@ -127,12 +126,12 @@ def test_attention_that_is_written_out_is_changed_too() -> None:
     scores = torch.randn(2, 4, 9, 9, generator=torch.Generator().manual_seed(0))
     later = torch.ones(9, 9).triu(1)
     hits: list[int] = []
-    with patches.Attention(patches.Change(drop=True), hits):
+    with attention.Attention(attention.Change(drop=True), hits):
         assert torch.equal(scores + later * -1e9, scores)
         assert torch.equal(scores.masked_fill(later.bool(), -1e9), scores)
         assert torch.equal(scores + later, scores + later.clone())
     assert len(hits) == 2
-    with patches.Attention(patches.Change(keep=patches.window(1)), hits):
+    with attention.Attention(attention.Change(keep=attention.window(1)), hits):
         kept = F.pad(scores, (0, 1)).softmax(-1)
         heads = torch.randn(2, 9, 4, 5).softmax(-1)
     assert bool((kept[..., :-1].tril(-2) == 0).all())
