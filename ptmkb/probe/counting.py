@@ -16,6 +16,9 @@ from torch.utils.hooks import RemovableHandle
 from ptmkb.probe.subject import Inputs, Stream, Subject
 
 _FUSED = "scaled_dot_product"  # attention in one kernel; its names end in what it runs on
+_MASKED = (
+    -1e3
+)  # scores that masks lowered lie at -1e4 and far below; others may come out as zero by their size alone
 _SOFTMAXES = ("_softmax", "_safe_softmax")
 _BATCHED = ("bmm", "baddbmm")  # products of activations: queries and keys, weights and values
 _MOVES = {
@@ -115,7 +118,7 @@ class Counter(TorchDispatchMode):
                 event = self._add(out.numel(), out.numel(), origin.masked if origin else 0)
                 origin = _Origin(origin.events | {event}, origin.masked) if origin else None
             if origin and name in _SOFTMAXES:
-                self._masked(origin, out)
+                self._masked(origin, args[0], out)
             elif origin and (pointwise or name in _PASS_ON):
                 self._keep(out, origin)
         return out
@@ -151,9 +154,9 @@ class Counter(TorchDispatchMode):
             event = self._add(operations, out.numel())
         self._keep(out, _Origin(frozenset({event})))
 
-    def _masked(self, origin: _Origin, weights: Tensor) -> None:
-        """A softmax: where it gives zero, the score was not needed, and the value will not be."""
-        masked = weights.numel() - int(torch.count_nonzero(weights))
+    def _masked(self, origin: _Origin, scores: Tensor, weights: Tensor) -> None:
+        """A softmax: where it gives zero to a score that a mask had lowered, this was not needed, and the value will not be."""
+        masked = int(((weights == 0) & (scores < _MASKED)).sum())
         for index in origin.events:
             self._events[index].masked = masked
         self._keep(weights, _Origin(frozenset(), masked))

@@ -42,6 +42,7 @@ class Residual:
         post: Kinds of the norms that the sum goes through before it is the stream again.
         attends: Whether the branch has an attention or another product of two activations.
         parallel: The branch starts before another one's sum, or is the sum of two that start together.
+        uneven: It is the sum of two of which one starts behind a norm and the other does not.
     """
 
     pre: tuple[str, ...]
@@ -49,10 +50,13 @@ class Residual:
     post: tuple[str, ...]
     attends: bool
     parallel: bool
+    uneven: bool = False
 
     @property
     def placement(self) -> str:
-        """`pre`, `post`, `sandwich` (before and behind the branch), `res-post` (behind the branch only), `pre+post` or `none`."""
+        """`pre`, `post`, `sandwich` (before and behind the branch), `res-post` (behind the branch only), `pre+post`, `none` or `mixed`."""
+        if self.uneven:
+            return "mixed"
         if self.pre:
             return "sandwich" if self.after else "pre+post" if self.post else "pre"
         return "post" if self.post else "res-post" if self.after else "none"
@@ -179,6 +183,7 @@ class NormTracer(TorchFunctionMode):
         kept = {norm for _, norms in this.identity for norm in norms}
         pre = {norm for _, norms in this.branch.starts for norm in norms} - kept
         states = {state for state, _ in this.identity}
+        bare = any(not set(norms) - kept for _, norms in this.branch.starts)
         apart = bool(this.branch.starts) and not states & {state for state, _ in this.branch.starts}
         return Residual(
             self._named(pre),
@@ -186,6 +191,7 @@ class NormTracer(TorchFunctionMode):
             self._named(post),
             this.branch.attended,
             this.branch.merged or apart,
+            this.branch.merged and bare and bool(pre),
         )
 
     def _named(self, norms: Iterable[int]) -> tuple[str, ...]:

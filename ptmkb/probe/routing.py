@@ -199,23 +199,31 @@ def _score(scored: list[Scored], layer: int, experts: Experts, routers: frozense
 
 
 def _used(output: Tensor, experts: Experts) -> tuple[tuple[int, ...], ...]:
-    """By token, the experts whose weights the output (batch, positions, features) at its place has a gradient for."""
+    """By token, the experts that the output (batch, positions, features) at its place depends on."""
+    return tuple(experts_behind(token, experts) for token in output.flatten(0, 1))
+
+
+def experts_behind(token: Tensor, experts: Experts) -> tuple[int, ...]:
+    """The experts whose weights one token's output has a gradient for.
+
+    Args:
+        token: (features,), with its graph.
+        experts: Those of the layer that gave it.
+
+    Returns:
+        Their numbers.
+    """
     weights = [p._base if p._base is not None else p for one in experts.parameters for p in one]
     distinct = list({id(weight): weight for weight in weights}.values())
     # A plain sum has no gradient behind a norm that takes the mean away.
-    towards = torch.randn(output.shape[-1], generator=torch.Generator().manual_seed(0)).to(output)
-    found = []
-    for token in output.flatten(0, 1):
-        gradients = torch.autograd.grad(token @ towards, distinct, retain_graph=True, allow_unused=True)
-        by_weight = {id(weight): gradient for weight, gradient in zip(distinct, gradients, strict=True)}
-        found.append(
-            tuple(
-                number
-                for number, one in enumerate(experts.parameters)
-                if any(_reaches(by_weight, parameter, number) for parameter in one)
-            )
-        )
-    return tuple(found)
+    towards = torch.randn(token.shape, generator=torch.Generator().manual_seed(0)).to(token)
+    gradients = torch.autograd.grad(token @ towards, distinct, retain_graph=True, allow_unused=True)
+    by_weight = {id(weight): gradient for weight, gradient in zip(distinct, gradients, strict=True)}
+    return tuple(
+        number
+        for number, one in enumerate(experts.parameters)
+        if any(_reaches(by_weight, parameter, number) for parameter in one)
+    )
 
 
 def _reaches(gradients: Mapping[int, Tensor | None], parameter: Tensor, number: int) -> bool:

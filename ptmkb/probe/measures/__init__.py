@@ -54,7 +54,7 @@ class Measure(Protocol):
         """What is so, by part."""
 
     def agrees(self, claimed: Any, measured: Any) -> bool:
-        """Whether the measured value bears the claimed one out."""
+        """Whether the measured value bears the claimed one out; Unmeasurable where too little was seen to say."""
 
 
 @functools.cache
