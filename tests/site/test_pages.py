@@ -181,7 +181,10 @@ def test_drawings_are_well_formed_and_labelled() -> None:
             assert title is not None
             assert title.text
     matrix = ElementTree.fromstring(flow_matrix(["10", "11"], "a & b"))
-    assert [cell.get("class") for cell in matrix.iter("rect")] == ["kb-on", "kb-off", "kb-on", "kb-on"]
+    cells = {path.get("class"): path.get("d", "") for path in matrix.iter("path")}
+    assert cells["kb-on"].startswith("M0 0h10v10h-10zM0 12h")
+    assert (cells["kb-on"].count("M"), cells["kb-off"].count("M")) == (3, 1)
+    assert cells["kb-off"].startswith("M12 0h")
 
 
 def test_a_category_names_only_drawings_that_exist(knowledge: Knowledge) -> None:

@@ -259,13 +259,8 @@ class _Diagram:
             f"M{x:g} {fork:g}H{edge + 6:g}Q{edge:g} {fork:g} {edge:g} {fork - 6:g}V{centre + 6:g}Q{edge:g} {centre:g} {edge + 6:g} {centre:g}H{x - _RING - 4:g}"
         )
         self.canvas.arrow(x - _RING - 6, centre, x - _RING, centre)
-        self._ring(x, centre)
+        self.canvas.ring(x, centre, _RING)
         return centre - _RING
-
-    def _ring(self, x: float, y: float) -> None:
-        self.canvas.elements.append(f'<circle class="kb-ring" cx="{x:g}" cy="{y:g}" r="{_RING:g}"/>')
-        self.canvas.line(x - 4, y, x + 4, y)
-        self.canvas.line(x, y - 4, x, y + 4)
 
     def _joined(self, element: Element, x: float, y: float, parts: tuple[str, ...]) -> float:
         """Paths side by side that end in one sequence or in a sum."""
@@ -284,7 +279,7 @@ class _Diagram:
             return self._box(Box(self.boxes.word("concatenate"), (), "kb-token"), x, top, 90)
         centre = top - 10 - _RING
         self.canvas.arrow(x, top, x, centre + _RING)
-        self._ring(x, centre)
+        self.canvas.ring(x, centre, _RING)
         return centre - _RING
 
     # ---- between columns, and outputs
