@@ -101,9 +101,9 @@ class _Block:
         before = placement in ("pre", "sandwich", "pre+post")
         behind = placement in ("sandwich", "res-post")
         fork, x0 = x + 8, x
-        x = fork + 10
+        x = fork + 8
         self.canvas.line(x0, stream, fork, stream)
-        end = x + (before + behind) * (_BAR + 4) + _BOX + 10
+        end = x + (before + behind) * (_BAR + 4) + _BOX + 8
         self.canvas.path(
             f"M{fork:g} {stream:g}V{branch + 5:g}Q{fork:g} {branch:g} {fork + 5:g} {branch:g}H{end - 5:g}Q{end:g} {branch:g} {end:g} {branch + 5:g}V{stream - _RING - 4:g}"
         )
@@ -120,9 +120,9 @@ class _Block:
         self.canvas.ring(end, stream, _RING)
         x = end + _RING
         if placement in ("post", "pre+post"):
-            self.canvas.line(x, stream, x + 20, stream)
-            self._bar(sub, x + 6, stream)
-            x += 20
+            self.canvas.line(x, stream, x + 18, stream)
+            self._bar(sub, x + 5, stream)
+            x += 18
         return x
 
     def _bar(self, sub: Mapping[str, Any], x: float, y: float) -> None:
