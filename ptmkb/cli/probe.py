@@ -30,9 +30,17 @@ def probe(
     ctx: typer.Context,
     ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ID]...", help="Models of the catalogue.", show_default=False),
+        typer.Argument(
+            metavar="[ID]...", help="Models of the catalogue; with --types, model types.", show_default=False
+        ),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every model of the catalogue.")] = False,
+    types: Annotated[
+        bool,
+        typer.Option(
+            "--types", help="Measure model types of transformers, all or those named, claimed or not."
+        ),
+    ] = False,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -63,7 +71,7 @@ def probe(
         bool, typer.Option("--fresh", help="Measure again what nothing has changed about, too.")
     ] = False,
     evidence: Annotated[
-        bool, typer.Option("--evidence", help="Make this run the committed evidence (with --all).")
+        bool, typer.Option("--evidence", help="Make this run the committed evidence (with --all or --types).")
     ] = False,
 ) -> None:
     """Build models small, run them, and measure what their entries claim. Exit code 1 if a claim is refuted or a model fails."""
@@ -71,15 +79,18 @@ def probe(
     if checkpoint is not None:
         _probe_checkpoint(checkpoint, catalogue, ids or [], all_ or evidence, report, format_)
         return
-    entries = _chosen(catalogue, ids or [], all_)
-    if evidence and not all_:
-        refuse("--evidence is about the whole catalogue; add --all")
     _needs_torch()
+    if types:
+        names = _chosen_types(ids or [], all_)
+    else:
+        entries = _chosen(catalogue, ids or [], all_)
+    if evidence and (bool(ids) if types else not all_):
+        refuse("--evidence is about all of them; " + ("leave out the names" if types else "add --all"))
     from ptmkb.probe.cache import Cache
     from ptmkb.probe.progress import Bar, Lines
-    from ptmkb.probe.record import EVIDENCE, write_record
+    from ptmkb.probe.record import EVIDENCE, write_architectures, write_record
     from ptmkb.probe.reports import write_report
-    from ptmkb.probe.runner import children, probe_all, timeless
+    from ptmkb.probe.runner import children, probe_all, probe_types, timeless
 
     _can_be_written(report)
     bar = Bar() if sys.stderr.isatty() else None
@@ -94,20 +105,24 @@ def probe(
             refuse(str(error))
         workers, measures = cluster.workers(client), cluster.cluster(client)
     try:
-        record, whole = probe_all(entries, catalogue, measures, bar or Lines(), Cache(fresh=fresh), workers)
+        how = (measures, bar or Lines(), Cache(fresh=fresh), workers)
+        record, whole = probe_types(names, catalogue, *how) if types else probe_all(entries, catalogue, *how)
     finally:
         if bar is not None:
             bar.close()
     if report is not None:
         write_report(record, report)
-    if evidence and whole:
+    if evidence and whole and types:
+        write_architectures(record)
+    elif evidence and whole:
         write_record(timeless(record), EVIDENCE / f"transformers-{record.transformers}.json")
     if format_ is Format.json:
         print_json(record.model_dump(mode="json", exclude={"models": {"__all__": {"measured"}}}))
     else:
         _print(record)
     if not whole:
-        sys.stderr.write(f"ptmkb: stopped; {len(record.models)} of {len(entries)} models were done\n")
+        total = len(names) if types else len(entries)
+        sys.stderr.write(f"ptmkb: stopped; {len(record.models)} of {total} models were done\n")
         raise typer.Exit(INTERRUPTED)
     if any(model.status == "failed" for model in record.models):
         raise typer.Exit(FAILS)
@@ -179,6 +194,18 @@ def _chosen(catalogue: Catalogue, ids: list[str], every: bool) -> list[Model]:
                 f"there is no model `{model_id}`{_suggestion(model_id, list(catalogue.models))}; `ptmkb models` lists them"
             )
     return [catalogue.models[model_id] for model_id in dict.fromkeys(ids)]
+
+
+def _chosen_types(names: list[str], every: bool) -> list[str]:
+    from ptmkb.probe.targets import model_types
+
+    if every:
+        refuse("--types without names is all of them; leave out --all")
+    known = model_types()
+    for name in names:
+        if name not in known:
+            refuse(f"transformers has no model type `{name}`{_suggestion(name, list(known))}")
+    return list(dict.fromkeys(names)) or list(known)
 
 
 def _suggestion(name: str, known: list[str]) -> str:

@@ -11,15 +11,17 @@ from collections.abc import Iterator
 
 import torch
 import transformers
+from torch import nn
 
 from ptmkb.catalogue import Catalogue, Model
 from ptmkb.probe import children
 from ptmkb.probe.findings import Findings, Silence, joined, judged
 from ptmkb.probe.measures import Unmeasurable, load_measure, measure_names
 from ptmkb.probe.offline import attempts_elsewhere, hub_attempt, refuse_network
-from ptmkb.probe.record import Measurement, ModelRecord
+from ptmkb.probe.record import Built, Measurement, ModelRecord
 from ptmkb.probe.subject import Subject
 from ptmkb.probe.subjects import subject_for
+from ptmkb.probe.targets import Target, of_entry
 
 SEED = 0
 
@@ -34,21 +36,22 @@ def probe(entry: Model, catalogue: Catalogue) -> ModelRecord:
     Returns:
         The record, with `seconds` left at 0.
     """
-    return judged(entry, catalogue, joined(findings(entry)))
+    return judged(entry, catalogue, joined(findings(of_entry(entry))))
 
 
-def findings(entry: Model) -> Iterator[Findings]:
-    """Measure an entry's tiny model and its variants, piece by piece.
+def findings(target: Target) -> Iterator[Findings]:
+    """Measure a target's tiny model and its variants, piece by piece.
 
     Args:
-        entry: The entry; one without an implementation gives nothing.
+        target: What to measure; one without an implementation gives nothing.
     """
-    if entry.implementation.kind == "none":
+    if target.implementation.kind == "none":
         return
-    for variant in (None, *(variant.name for variant in entry.variants)):
+    tiny: tuple[None, ...] = (None,) if target.tiny else ()
+    for variant in (*tiny, *(variant.name for variant in target.variants)):
         names = [name for name in measure_names() if _scale(variant) in load_measure(name).SCALES]
         try:
-            subject = subject_for(entry, variant) if variant else subject_for(entry)
+            subject = subject_for(target, variant) if variant else subject_for(target)
         except Exception as error:
             why, lasting = _reason(error)
             why = why if variant is None else f"cannot be built: {why}"
@@ -59,7 +62,14 @@ def findings(entry: Model) -> Iterator[Findings]:
                 )
             )
             continue
+        if variant is None:
+            yield Findings(built=_built(subject.model))
         yield from measurements(subject, variant)
+
+
+def _built(model: nn.Module) -> Built:
+    cls = type(model)
+    return Built(architecture=cls.__name__, file=f"{cls.__module__.replace('.', '/')}.py")
 
 
 def measurements(subject: Subject, variant: str | None = None) -> Iterator[Findings]:
@@ -92,7 +102,13 @@ def measurements(subject: Subject, variant: str | None = None) -> Iterator[Findi
             silence = Silence(measure=name, variant=variant, why=why, failed=variant is None, lasting=lasting)
             yield Findings(silences=(silence,))
         else:
-            yield Findings(measured=found)
+            yield (
+                Findings(measured=found)
+                if found
+                else Findings(
+                    silences=(Silence(measure=name, variant=variant, why="there is nothing of it here"),)
+                )
+            )
 
 
 def _scale(variant: str | None) -> str:
@@ -121,8 +137,8 @@ def warm() -> None:
     torch.set_num_threads(1)
 
 
-def probe_offline(entry: Model) -> bytes:
-    """Measure an entry in a child of its own, without a network and on one thread; every piece is emitted as soon as it is found.
+def probe_offline(target: Target) -> bytes:
+    """Measure a target in a child of its own, without a network and on one thread; every piece is emitted as soon as it is found.
 
     Returns:
         The last piece, as JSON: what the network's guard has to say.
@@ -130,17 +146,17 @@ def probe_offline(entry: Model) -> bytes:
     attempts = refuse_network()
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
-    for piece in findings(entry):
+    for piece in findings(target):
         children.emit(piece.model_dump_json().encode())
     return _network(attempts).model_dump_json().encode()
 
 
-def probe_whole(entry: Model) -> bytes:
+def probe_whole(target: Target) -> bytes:
     """`probe_offline` for where pieces cannot be handed over: all findings at once, as JSON."""
     attempts = refuse_network()
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
-    return joined([*findings(entry), _network(attempts)]).model_dump_json().encode()
+    return joined([*findings(target), _network(attempts)]).model_dump_json().encode()
 
 
 def _network(attempts: list[str]) -> Findings:

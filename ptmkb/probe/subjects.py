@@ -16,11 +16,11 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from ptmkb.catalogue.schema import Model
 from ptmkb.probe import labels, modes, stacks, streams, tiny
 from ptmkb.probe.inputs import sample_inputs
 from ptmkb.probe.measures import Unmeasurable
 from ptmkb.probe.subject import Inputs, Loss, Mode, Subject
+from ptmkb.probe.targets import Buildable
 from ptmkb.probe.tracing import first_run, remember
 
 _DATA = Path(__file__).parent / "data" / "subjects.yaml"
@@ -40,7 +40,7 @@ def class_data(name: str) -> dict[str, Any]:
     }
 
 
-def subject_for(entry: Model, variant: str | None = None) -> Subject:
+def subject_for(entry: Buildable, variant: str | None = None) -> Subject:
     """What a catalogue entry's measures look at.
 
     Args:

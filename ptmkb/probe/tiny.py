@@ -21,9 +21,10 @@ from torch import nn
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 from transformers.models.auto import modeling_auto
 
-from ptmkb.catalogue.schema import Model, ReferenceImplementation, TransformersImplementation
+from ptmkb.catalogue.schema import ReferenceImplementation, TransformersImplementation
 from ptmkb.probe.meta import runnable
 from ptmkb.probe.shrinking import shrunk
+from ptmkb.probe.targets import Buildable
 from ptmkb.reference import load
 
 _DATA = Path(__file__).parent / "data" / "tiny.yaml"
@@ -137,7 +138,7 @@ def build(model_type: str, architecture: str | None = None, seed: int = 0, **ove
     return _built(model_class(architecture or architectures(model_type)[0], config), config, seed)
 
 
-def build_entry(entry: Model, seed: int = 0) -> nn.Module:
+def build_entry(entry: Buildable, seed: int = 0) -> nn.Module:
     """The small model of a catalogue entry, one of `transformers` or a reference implementation.
 
     Raises:
@@ -152,7 +153,7 @@ def build_entry(entry: Model, seed: int = 0) -> nn.Module:
     raise LookupError(f"`{entry.id}` has no implementation")
 
 
-def variant(entry: Model, name: str) -> nn.Module:
+def variant(entry: Buildable, name: str) -> nn.Module:
     """A published size of a model at full size, on the `meta` device: it can be counted and run, but holds no numbers.
 
     Args:
