@@ -20,12 +20,14 @@ Measured = Sequence[Measurement]
 
 
 def block_section(name: str, measured: Measured, variant: str | None, kb: Knowledge) -> str:
-    """The block diagram under its heading, with the sizes of a variant; empty where no structure was found."""
+    """The block diagram under its heading, with the sizes of a variant or else those of the small model; empty where no structure was found."""
     found = next((m for m in measured if m.measure == "structure" and not m.variant), None)
     if found is None:
         return ""
     drawn, large = blocks(found, name, measured, variant, kb)
     caption = kb.word("model.structure.sizes", variant=variant) if large else ""
+    if variant is None:
+        caption = kb.word("model.structure.own")
     shown = f'<figcaption markdown="span">{caption}</figcaption>' if caption else ""
     figure = f'<figure class="kb-blocks" markdown>{drawn}{shown}</figure>'
     return f"## {kb.word('model.structure')}\n\n{kb.word('model.structure.lead')}\n\n{figure}"
@@ -40,9 +42,28 @@ def blocks(
         for m in measured
         if _is_shape(m, m.part, None)
     }
-    sizes = Sizes(shapes if variant else {part: (small, None) for part, (small, _) in shapes.items()})
+    if variant is None:
+        sizes = Sizes(shapes, own=True)
+    else:
+        sizes = Sizes(shapes, _chosen(measured, variant), _windows(measured, variant))
     drawn = block_diagram(found.detail, sizes, kb.language, f"{kb.word('model.structure')}: {name}")
-    return drawn, bool(variant) and any(large for _, large in shapes.values())
+    return drawn, variant is not None and any(large for _, large in shapes.values())
+
+
+def _chosen(measured: Measured, variant: str) -> int | None:
+    """How many experts each token goes through at full size."""
+    found = {m.value.get("per_token") for m in measured if m.measure == "routing" and m.variant == variant}
+    return found.pop() if len(found) == 1 else None
+
+
+def _windows(measured: Measured, variant: str) -> dict[str, int]:
+    """How far windows and chunks reach at full size, where all layers of a kind reach as far."""
+    found: dict[str, set[int]] = {}
+    for m in measured:
+        for run in m.value if m.measure == "layers" and m.variant == variant else ():
+            if reach := run.get("window") or run.get("chunk"):
+                found.setdefault(run["mixer"], set()).add(reach)
+    return {kind: reaches.pop() for kind, reaches in found.items() if len(reaches) == 1}
 
 
 def _is_shape(measurement: Measurement, part: str | None, variant: str | None) -> bool:

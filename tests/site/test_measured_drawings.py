@@ -137,8 +137,8 @@ def test_routing_shows_each_expert_s_share() -> None:
     shares = [text for text in texts(svg) if text.endswith("%")]
     used = [sum(expert in chosen for chosen in layer["used"][:24]) for expert in range(layer["experts"])]
     assert shares == [f"{times / 24:.0%}" for times in used]
-    filled = next(path for path in svg.iter("path") if path.get("class") == "kb-on")
-    assert (filled.get("d") or "").count("M") == sum(used) == 24 * layer["per_token"]
+    filled = next(path for path in svg.iter("path") if path.get("class") == "kb-cells kb-cells-on")
+    assert sum(map(int, re.findall(r"h(\d+)", filled.get("d") or ""))) == sum(used) == 24 * layer["per_token"]
 
 
 def test_layers_bear_their_windows() -> None:

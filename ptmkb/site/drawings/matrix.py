@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from itertools import groupby
 
 _SQUARE = 12.0  # pixels a cell, gap included
-_GAP = 2.0
 _LARGEST = 240  # pixels: larger matrices shrink their cells
 
 
@@ -23,30 +23,27 @@ def flow_matrix(rows: Sequence[str], label: str, description: str = "") -> str:
     """
     columns = max(map(len, rows), default=0)
     square = min(_SQUARE, _LARGEST / max(columns, len(rows), 1))
-    width, height = columns * square, len(rows) * square
     described = f"<desc>{escape(description)}</desc>" if description else ""
     return (
-        f'<svg class="kb-matrix" role="img" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}">'
-        f"<title>{escape(label)}</title>{described}{cells(rows, square)}</svg>"
+        f'<svg class="kb-matrix" role="img" viewBox="0 0 {columns} {len(rows)}" width="{columns * square:g}" '
+        f'height="{len(rows) * square:g}"><title>{escape(label)}</title>{described}{cells(rows)}</svg>'
     )
 
 
-def cells(rows: Sequence[str], square: float) -> str:
-    """The cells of a matrix as two paths, filled and empty ones: a cell is a few bytes there, and hundreds of pages have matrices.
+def cells(rows: Sequence[str]) -> str:
+    """The cells of a matrix, each one unit wide: filled and empty ones as two paths, a dashed line for each run of equal cells.
 
-    Args:
-        rows: As in `flow_matrix`.
-        square: The side of a cell in pixels, gap included.
+    Hundreds of pages have matrices, and a run is ten bytes where a rectangle a cell would be a hundred.
     """
-    size = square - (_GAP if square >= 6 else 0.5)
     paths = {"1": "", "0": ""}
     for i, row in enumerate(rows):
-        for j, moved in enumerate(row):
-            paths["1" if moved == "1" else "0"] += (
-                f"M{j * square:.4g} {i * square:.4g}h{size:.4g}v{size:.4g}h-{size:.4g}z"
-            )
+        at = 0
+        for moved, run in groupby(row):
+            length = len(list(run))
+            paths[moved] += f"M{at} {i}.43h{length}"
+            at += length
     return "".join(
-        f'<path class="kb-{name}" d="{paths[key]}"/>'
+        f'<path class="kb-cells kb-cells-{name}" d="{paths[key]}"/>'
         for key, name in (("1", "on"), ("0", "off"))
         if paths[key]
     )

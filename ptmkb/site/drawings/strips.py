@@ -55,7 +55,9 @@ def _matrices(canvas: Canvas, scene: Scene, kinds: Sequence[Any], matrices: Sequ
         canvas.label(
             x, y + 10, scene.word("layers.number", layer=at + 1), anchor="start", kind="kb-label-small"
         )
-        canvas.elements.append(f'<g transform="translate({x:g} {y + 15:g})">{cells(rows, square)}</g>')
+        canvas.elements.append(
+            f'<g transform="translate({x:g} {y + 15:g}) scale({square:.3g})">{cells(rows)}</g>'
+        )
     high = (len(kinds) + _ACROSS - 1) // _ACROSS * (_MINI + 24) + 4
     at = 1
     for text, same in groupby(texts):
@@ -126,7 +128,7 @@ def routing(scene: Scene) -> str | None:
     left, right = 58.0, 58.0 + len(used) * step + 6
     rows = ["".join("1" if expert in chosen else "0" for chosen in used) for expert in range(experts)]
     canvas = Canvas(right + 34, experts * step + 34)
-    canvas.elements.append(f'<g transform="translate({left:g} 16)">{cells(rows, step)}</g>')
+    canvas.elements.append(f'<g transform="translate({left:g} 16) scale({step:g})">{cells(rows)}</g>')
     canvas.label(
         left, 10, scene.word("routing.tokens", tokens=len(used)), anchor="start", kind="kb-label-small"
     )

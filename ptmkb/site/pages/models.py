@@ -97,7 +97,10 @@ def _facts(model: Model, path: str, kb: Knowledge) -> str:
 def _implementation(model: Model, path: str, kb: Knowledge) -> str:
     implementation = model.implementation
     if implementation.kind == "transformers":
-        return f"`transformers`: `{implementation.model_type}`"
+        name = f"`{implementation.model_type}`"
+        if implementation.model_type in kb.measured_types:
+            name = f"[{name}]({link(path, f'architectures/{implementation.model_type}.md')})"
+        return f"`transformers`: {name}"
     if implementation.kind == "reference":
         name = f"ptmkb.reference.{implementation.module}"
         target = link(path, f"api/reference.md#{name}.{implementation.class_name}")
