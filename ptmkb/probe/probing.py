@@ -6,7 +6,6 @@ A measure that raises takes nothing else with it: what it would have said is mis
 from __future__ import annotations
 
 import gc
-import random
 from collections.abc import Iterator
 
 import torch
@@ -14,13 +13,16 @@ import transformers
 from torch import nn
 
 from ptmkb.catalogue import Catalogue, Model
-from ptmkb.probe import children
+from ptmkb.probe import children, tiny
 from ptmkb.probe.findings import Findings, Silence, joined, judged
 from ptmkb.probe.measures import Unmeasurable, load_measure, measure_names
+from ptmkb.probe.memory import kept
+from ptmkb.probe.numerics import seed
 from ptmkb.probe.offline import attempts_elsewhere, hub_attempt, refuse_network
 from ptmkb.probe.record import Built, Measurement, ModelRecord
+from ptmkb.probe.streamless import subject_without_streams
 from ptmkb.probe.subject import Subject
-from ptmkb.probe.subjects import subject_for
+from ptmkb.probe.subjects import class_data, subject_for
 from ptmkb.probe.targets import Target, of_entry
 
 SEED = 0
@@ -47,11 +49,11 @@ def findings(target: Target) -> Iterator[Findings]:
     """
     if target.implementation.kind == "none":
         return
-    tiny: tuple[None, ...] = (None,) if target.tiny else ()
-    for variant in (*tiny, *(variant.name for variant in target.variants)):
+    small: tuple[None, ...] = (None,) if target.tiny else ()
+    for variant in (*small, *(variant.name for variant in target.variants)):
         names = [name for name in measure_names() if _scale(variant) in load_measure(name).SCALES]
         try:
-            subject = subject_for(target, variant) if variant else subject_for(target)
+            subject = subject_for(target, variant) if variant else _subject(target)
         except Exception as error:
             why, lasting = _reason(error)
             why = why if variant is None else f"cannot be built: {why}"
@@ -67,6 +69,16 @@ def findings(target: Target) -> Iterator[Findings]:
         yield from measurements(subject, variant)
 
 
+def _subject(target: Target) -> Subject:
+    try:
+        return subject_for(target)
+    except Exception as error:
+        if not _reason(error)[1] or target.implementation.kind != "transformers":
+            raise
+        # Where the model cannot be built or run either, this fails in the same way, or with the reason behind it.
+        return subject_without_streams(tiny.build_entry(target), target.id, error)
+
+
 def _built(model: nn.Module) -> Built:
     cls = type(model)
     return Built(architecture=cls.__name__, file=f"{cls.__module__.replace('.', '/')}.py")
@@ -79,13 +91,17 @@ def measurements(subject: Subject, variant: str | None = None) -> Iterator[Findi
         subject: A live model.
         variant: The variant that it is, None for a model with numbers.
     """
+    with kept():
+        yield from _measurements(subject, variant)
+
+
+def _measurements(subject: Subject, variant: str | None) -> Iterator[Findings]:
     for name in measure_names():
         measure = load_measure(name)
         if _scale(variant) not in measure.SCALES:
             continue
         yield Findings(begun=((name, variant),))
-        torch.manual_seed(SEED)
-        random.seed(SEED)
+        seed(SEED)
         try:
             readings = measure.measure(subject)
             found = tuple(
@@ -132,6 +148,8 @@ def warm() -> None:
 
     for name in measure_names():
         load_measure(name)
+    class_data("")  # reads the files that every child wants
+    tiny.tiny_data()
     gc.collect()
     gc.freeze()  # what is there now stays: children need not look through it, nor copy its pages
     torch.set_num_threads(1)

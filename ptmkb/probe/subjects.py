@@ -29,12 +29,16 @@ _TRAINING_ONLY = ("masked_regions",)  # hides inputs in training; left out of th
 
 
 @cache
+def _everything() -> dict[str, dict[str, Any]]:
+    return dict(yaml.safe_load(_DATA.read_text(encoding="utf-8")))
+
+
+@cache
 def class_data(name: str) -> dict[str, Any]:
     """What rules cannot know about a class: all patterns that its name matches, later ones over earlier ones."""
-    everything = yaml.safe_load(_DATA.read_text(encoding="utf-8"))
     return {
         key: v
-        for pattern, data in everything.items()
+        for pattern, data in _everything().items()
         if fnmatch.fnmatchcase(name, pattern)
         for key, v in data.items()
     }
