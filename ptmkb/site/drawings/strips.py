@@ -46,15 +46,20 @@ def layer_text(run: Mapping[str, Any], scene: Scene) -> str:
     return text
 
 
-def _matrices(canvas: Canvas, scene: Scene, kinds: Sequence[Any], matrices: Sequence[Sequence[str]]) -> None:
+def _matrices(
+    canvas: Canvas, scene: Scene, kinds: Sequence[Any], matrices: Sequence[Sequence[str] | None]
+) -> None:
     step = _MINI + 10
     texts = [layer_text(kind, scene) for kind in kinds]
     for at, rows in enumerate(matrices):
         x, y = at % _ACROSS * step, at // _ACROSS * (_MINI + 24)
-        square = _MINI / max(len(rows), *map(len, rows))
         canvas.label(
             x, y + 10, scene.word("layers.number", layer=at + 1), anchor="start", kind="kb-label-small"
         )
+        if not rows:  # a layer whose input cannot be changed position by position
+            canvas.box(x, y + 15, _MINI, _MINI, "kb-frame kb-frame-outer", "?")
+            continue
+        square = _MINI / max(len(rows), *map(len, rows))
         canvas.elements.append(
             f'<g transform="translate({x:g} {y + 15:g}) scale({square:.3g})">{cells(rows)}</g>'
         )
