@@ -18,7 +18,7 @@ from ptmkb.site.drawings import measured_drawing
 from ptmkb.site.knowledge import Knowledge
 from ptmkb.site.page import Page, link
 from ptmkb.site.pictures import blocks
-from ptmkb.site.values import part_text, value_text
+from ptmkb.site.values import caption_text, part_text
 
 _LINE = r"<!-- (?:drawing:)?(?P<kind>[a-z]+):(?P<model>[\w.-]+)(?::(?P<part>[\w>-]+))?(?:@(?P<variant>[\w. -]+?))? -->"
 _PICTURE = re.compile(f"^{_LINE}$", re.MULTILINE)
@@ -78,7 +78,7 @@ def _figure(asked: re.Match[str], origin: str, kb: Knowledge) -> str:
         if (found.measure, found.part, found.variant) != (kind, part, variant):
             continue
         name = kb.catalogue.models[model_id].name
-        value = "" if kind in ("structure", "layers") else value_text(kind, found.value, kb.language)
+        value = "" if kind in ("structure", "layers") else caption_text(kind, found.value, kb.language)
         caption = " · ".join(word for word in (variant, part_text(part, kb.language), value) if word)
         measured = record.measured if record else ()
         if kind == "structure":

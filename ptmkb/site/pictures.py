@@ -9,7 +9,7 @@ from typing import Any
 from ptmkb.probe.record import Measurement
 from ptmkb.site.drawings import Sizes, block_diagram, measured_drawing
 from ptmkb.site.knowledge import Knowledge
-from ptmkb.site.values import part_text, value_text
+from ptmkb.site.values import caption_text, part_text
 
 _SHOWN = ("streams", "norm", "layers", "cost")
 """Measures that have a section of pictures, in the order of the page; the method page shows one of every measure."""
@@ -102,7 +102,9 @@ def row(found: Measured, measured: Measured, kb: Knowledge, name: str = "") -> s
     drawn: dict[str, str] = {}
     captions: dict[str, list[str]] = {}
     for finding in found:
-        value = value_text(finding.measure, finding.value, kb.language) if finding.measure != "layers" else ""
+        value = (
+            caption_text(finding.measure, finding.value, kb.language) if finding.measure != "layers" else ""
+        )
         part = part_text(finding.part, kb.language)
         words = [word for word in (part, f"`{finding.variant}`" if finding.variant else "") if word]
         title = ": ".join(word for word in (name, " ".join(words), value) if word)

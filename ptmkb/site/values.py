@@ -59,6 +59,13 @@ def value_text(measure: str, value: Any, language: str) -> str:
     return own if own != value else word_or("value", value, language)
 
 
+def caption_text(measure: str, value: Any, language: str) -> str:
+    """A value for a picture's caption: what is not there (`false`, null) needs no mention below what is."""
+    if isinstance(value, dict):
+        value = {key: item for key, item in value.items() if item not in (None, False)}
+    return value_text(measure, value, language)
+
+
 def _label(measure: str, key: str, language: str) -> str:
     """The name of a field of a measured mapping: the measure's own word, or the one of shapes."""
     own = word_or(measure, key, language)

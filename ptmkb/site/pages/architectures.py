@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from html import escape
 
@@ -172,7 +173,11 @@ def _page(record: ModelRecord, path: str, kb: Knowledge) -> str:
         _unmeasured(record, kb),
     ]
     body = "\n\n".join(section for section in sections if section)
-    return "\n\n".join([*parts, f"<div data-search-exclude markdown>\n\n{body}\n\n</div>"]) + "\n"
+    # Searching finds the page by its name and class; figures by the hundred would drown everything else.
+    return (
+        "\n\n".join([*parts, re.sub(r"^(## .+)$", r"\1 { data-search-exclude }", body, flags=re.MULTILINE)])
+        + "\n"
+    )
 
 
 def _lead(record: ModelRecord, path: str, kb: Knowledge) -> str:
