@@ -26,8 +26,12 @@ def block_section(name: str, measured: Measured, variant: str | None, kb: Knowle
         return ""
     drawn, large = blocks(found, name, measured, variant, kb)
     caption = kb.word("model.structure.sizes", variant=variant) if large else ""
+    captions = [caption] if caption else []
+    if drawn_from := found.detail.get("drawn_from"):
+        captions.append(kb.word(f"model.structure.{drawn_from}"))
     if variant is None:
-        caption = kb.word("model.structure.own")
+        captions.append(kb.word("model.structure.own"))
+    caption = ("" if kb.language == "zh" else " ").join(captions)
     shown = f'<figcaption markdown="span">{caption}</figcaption>' if caption else ""
     figure = f'<figure class="kb-blocks" markdown>{drawn}{shown}</figure>'
     return f"## {kb.word('model.structure')}\n\n{kb.word('model.structure.lead')}\n\n{figure}"

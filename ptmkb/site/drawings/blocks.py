@@ -113,8 +113,8 @@ class _Diagram:
             if number == _KINDS // 2 and len(shown) < len(stack["blocks"]):
                 left_out = sum(one["times"] for one in stack["blocks"]) - sum(one["times"] for one in shown)
                 self._left_out(streams, self.boxes.word("left-out", layers=left_out))
-            times = f"× {block['times']}" if self.sizes.own and block["times"] > 1 else ""
-            self._frame(stack, streams, block["paths"], times)
+            alike = f"× {block['times']}" if self.sizes.own and block["times"] > 1 else ""
+            self._frame(stack, streams, block["paths"], alike)
         top = min(self.y[stream] for stream in streams) - 22
         for stream in streams:
             self.canvas.line(self.x[stream], self.y[stream], self.x[stream], top)

@@ -122,7 +122,7 @@ class Boxes:
                 lines += (self.word("with-convolution"),)
             return Box(self.word(kind), lines, "kb-box-warm")
         if kind == "convolution":
-            return Box(self.word(kind), (self.word("gated"),) if element.get("gated") else ())
+            return Box(self.word(kind), self._convolution(element))
         if kind == "stack":
             return Box(word_or("part", element["name"], self.language), kind="kb-token")
         warm = kind in ("recurrence", "linear-attention", "fourier", "similarity")
@@ -189,6 +189,15 @@ class Boxes:
         if "shared" in element:
             lines.append(self.word("shared-expert"))
         return Box(title, tuple(lines), stacked=True)
+
+    def _convolution(self, element: Element) -> tuple[str, ...]:
+        """Its kernel and how many follow one another, where the numbers are the traced model's, and gating."""
+        words = []
+        if self.sizes.own:
+            words += [self.word("kernel", kernel=element["kernel"])] if element.get("kernel") else []
+            words += [self.word("layers", layers=element["layers"])] if element.get("layers", 1) > 1 else []
+        words += [self.word("gated")] if element.get("gated") else []
+        return (" · ".join(words),) if words else ()
 
     def _inner(self, element: Element, parts: tuple[str, ...]) -> tuple[str, ...]:
         """The inner width, gating and activation."""
