@@ -59,7 +59,7 @@ def test_a_page_shows_what_was_measured(knowledge: Knowledge, made: dict[str, Pa
         diagrams = [m for m in model.measured if m.measure == "structure"]
         assert text.count('class="kb-blocks"') == len(diagrams)
         matrices = [m for m in model.measured if m.measure == "flow" and "matrix" in m.detail]
-        assert bool(matrices) == (f"## {knowledge.word('model.flow')}\n" in text)
+        assert bool(matrices) == (f"## {knowledge.word('model.flow')} {{" in text)
     assert shown > 500
 
 
@@ -120,6 +120,16 @@ def test_facets_come_from_the_findings() -> None:
         "norm": ["RMSNorm", "pre"],
         "experts": ["experts"],
     }
+
+
+def test_every_kind_has_its_chinese_word(made: dict[str, Page], knowledge: Knowledge) -> None:
+    if knowledge.language != "zh":
+        return
+    same = {"RMSNorm", "LayerNorm", "BatchNorm", "GroupNorm"}
+    for kind, shown in re.findall(
+        r'<option value="([^"]+)">(.*?) \(\d+\)', made["architectures/index.md"].text
+    ):
+        assert kind in same or re.search("[\u4e00-\u9fff]", shown), kind
 
 
 def test_the_table_can_be_filtered_by_every_kind_that_it_shows(made: dict[str, Page]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from ptmkb.site.drawings.canvas import Canvas
 from ptmkb.site.drawings.elements import Box, Boxes, Element, Sizes
 from ptmkb.site.drawings.paths import GAP, SIDE, Paths
-from ptmkb.site.words import word_or
+from ptmkb.site.values import part_text
 
 _WIDE, _NARROW = 156.0, 122.0  # a box where there is one column, where there are two
 _COLUMNS = (88.0, 266.0)  # centres of two columns; 354 pixels fit a phone
@@ -60,7 +60,7 @@ class _Diagram:
         """Draw everything from the floor up; gives the height, negative."""
         for stream, x in self.x.items():
             if len(self.x) > 1:
-                self.canvas.label(x, self.floor - 2, word_or("part", stream, self.language), soft=True)
+                self.canvas.label(x, self.floor - 2, part_text(stream, self.language), soft=True)
             else:
                 self.y[stream] = self.floor - 4
         prefix, cycle, times = _cycle(self.structure.get("order") or [[0, 1]])

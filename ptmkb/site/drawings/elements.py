@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ptmkb.site.values import part_text
 from ptmkb.site.words import word, word_or
 
 Element = Mapping[str, Any]
@@ -124,7 +125,7 @@ class Boxes:
         if kind == "convolution":
             return Box(self.word(kind), self._convolution(element))
         if kind == "stack":
-            return Box(word_or("part", element["name"], self.language), kind="kb-token")
+            return Box(part_text(element["name"], self.language), kind="kb-token")
         warm = kind in ("recurrence", "linear-attention", "fourier", "similarity")
         return Box(self.word(kind), kind="kb-box-warm" if warm else "kb-token")
 
@@ -163,7 +164,7 @@ class Boxes:
             lines.append(self.word("latent"))
         if "cross" in element:
             if element["cross"]:
-                lines.append(self.word("reads", stack=word_or("part", element["cross"], self.language)))
+                lines.append(self.word("reads", stack=part_text(element["cross"], self.language)))
             title = self.word("cross")
         else:
             sees = element.get("sees", {}).get("kind")
