@@ -47,7 +47,11 @@ def structure(subject: Subject) -> dict[str, Any]:
     blocks = residual_blocks(subject)
     reader = _Reader(record(replace(subject, blocks=blocks)))
     if reader.calls:
-        return {**reader.read(), "drawn_from": "residuals"}
+        found = reader.read()
+        for stack in found["stacks"]:
+            if not _attends(stack["blocks"]):
+                stack["widths"] = []  # of a picture or a wave, the last dimension is a length
+        return {**found, "drawn_from": "residuals"}
     return {**reader.path(subject), "drawn_from": "path"}
 
 
@@ -351,6 +355,16 @@ def _counted(blocks: list[Any]) -> list[tuple[Any, int]]:
 def _additions(blocks: list[dict[str, Any]]) -> int:
     return sum(
         element["kind"] == "residual" for block in blocks for path in block["paths"] for element in path
+    )
+
+
+def _attends(blocks: list[dict[str, Any]]) -> bool:
+    return any(
+        one["kind"] == "attention"
+        for block in blocks
+        for path in block["paths"]
+        for element in path
+        for one in itertools.chain([element], *element.get("branches", []))
     )
 
 

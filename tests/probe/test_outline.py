@@ -139,12 +139,18 @@ def test_real_convolutional_networks() -> None:
     for stack in convnext["stacks"]:
         assert kinds(stack["blocks"][0]["paths"][0]) == [["convolution", "norm", "feed-forward"]]
     assert convnext["stacks"][0]["blocks"][0]["paths"][0][0]["branches"][0][0]["kernel"] == 7
+    assert all(stack["widths"] == [] for stack in convnext["stacks"])
     poolformer = of_type("poolformer")
     assert kinds(poolformer["stacks"][0]["blocks"][0]["paths"][0]) == [
         ["norm", "pooling"],
         ["norm", "feed-forward"],
     ]
     assert of_type("textnet")["drawn_from"] == "path"
+
+
+def test_residual_units_of_a_codec_are_no_positions() -> None:
+    before = of_type("dac")["stacks"][0]["before"][0]
+    assert [element["kind"] for element in before] == ["convolution"]
 
 
 def test_samples_packed_into_one_sequence() -> None:

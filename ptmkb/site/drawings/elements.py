@@ -156,10 +156,10 @@ class Boxes:
         lines: list[str] = []
         if heads and groups and groups != heads and "latent" not in element:
             lines.append(self.word("grouped", heads=heads, groups=groups))
+        elif heads == 1 or (heads is None and element["heads"] == 1):
+            lines.append(self.word("one-head"))
         elif heads:
             lines.append(self.word("heads", heads=heads))
-        elif element["heads"] == 1:
-            lines.append(self.word("one-head"))
         if "latent" in element:
             lines.append(self.word("latent"))
         if "cross" in element:
