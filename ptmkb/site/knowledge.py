@@ -13,6 +13,7 @@ from ptmkb.lineage import Layout, build_graph, code_edges, place
 from ptmkb.lineage.graph import Graph
 from ptmkb.probe.record import ModelRecord, ProbeRecord, read_architectures, read_evidence
 from ptmkb.site.page import link, url
+from ptmkb.site.tours import Tours, read_tours
 from ptmkb.site.words import word
 from ptmkb.source import SourceTree, TreeNotFoundError, find_tree
 
@@ -32,6 +33,7 @@ class Knowledge:
         tree: The source that notes are anchored to; None where no `transformers` is installed.
         notes: Every note with its place in that source, in the order of files and lines.
         architectures: What was measured on every model type of `transformers`; None where there is no such record.
+        tours: The ways through the notes that the articles lay.
     """
 
     language: Language
@@ -42,6 +44,7 @@ class Knowledge:
     tree: SourceTree | None
     notes: tuple[ResolvedNote, ...] = field(repr=False, default=())
     architectures: ProbeRecord | None = field(repr=False, default=None)
+    tours: Tours = field(repr=False, default=Tours())
 
     def text(self, text: Text) -> str:
         """A text in the language of the pages."""
@@ -85,6 +88,25 @@ class Knowledge:
             )
         return dict(sorted(files.items()))
 
+    def related(self, note_id: str) -> list[ResolvedNote]:
+        """The notes that a note points at, then those that point at it."""
+        return [self.notes_by_id[other] for other in self._related.get(note_id, ())]
+
+    @cached_property
+    def notes_by_id(self) -> dict[str, ResolvedNote]:
+        """Notes by id."""
+        return {resolved.note.id: resolved for resolved in self.notes}
+
+    @cached_property
+    def _related(self) -> dict[str, dict[str, None]]:
+        related: dict[str, dict[str, None]] = {}
+        for resolved in self.notes:
+            related.setdefault(resolved.note.id, {}).update(dict.fromkeys(resolved.note.see))
+        for resolved in self.notes:
+            for other in resolved.note.see:
+                related[other][resolved.note.id] = None
+        return related
+
     def model_link(self, origin: str, model_id: str) -> str:
         """A Markdown link to a model's page, or its bare id where it has none."""
         model = self.catalogue.models.get(model_id)
@@ -117,7 +139,10 @@ def short_authors(authors: list[str], language: str) -> str:
 
 
 def gather(
-    language: Language, catalogue_dir: Path | None = None, annotations_dir: Path | None = None
+    language: Language,
+    catalogue_dir: Path | None = None,
+    annotations_dir: Path | None = None,
+    docs: Path | None = None,
 ) -> Knowledge:
     """Read everything that the pages of a language are made from.
 
@@ -125,6 +150,7 @@ def gather(
         language: `en` or `zh`.
         catalogue_dir: Another catalogue than the package's.
         annotations_dir: Other notes than the package's.
+        docs: The chapters of that language, for their tours.
 
     Returns:
         The knowledge.
@@ -150,4 +176,5 @@ def gather(
         tree=tree,
         notes=tuple(resolve_notes(found.notes, tree)) if tree else (),
         architectures=read_architectures(),
+        tours=read_tours(docs) if docs else Tours(),
     )
