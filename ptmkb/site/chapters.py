@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from ptmkb.site.drawings import flow_matrix
 from ptmkb.site.knowledge import Knowledge
 from ptmkb.site.page import Page, link
+from ptmkb.site.tours import expand_tour
 from ptmkb.site.values import part_text, value_text
+from ptmkb.site.walks import WalkFigureError, expand_walks
 
 _PICTURE = re.compile(r"^<!-- flow:(?P<model>[\w.-]+)(?::(?P<part>[\w>-]+))? -->$", re.MULTILINE)
 _ROW = re.compile(r"(?:^<!-- flow:[\w.-]+(?::[\w>-]+)? -->$\n*)+", re.MULTILINE)
@@ -24,14 +23,6 @@ _ROW = re.compile(r"(?:^<!-- flow:[\w.-]+(?::[\w>-]+)? -->$\n*)+", re.MULTILINE)
 
 class ChapterError(Exception):
     """A chapter asks for what is not there."""
-
-
-def front_matter(text: str) -> dict[str, Any]:
-    """The YAML between the first two `---` lines of a chapter; empty where there is none."""
-    if not text.startswith("---\n"):
-        return {}
-    found: dict[str, Any] = yaml.safe_load(text[4:].partition("\n---")[0]) or {}
-    return found
 
 
 def chapters(docs: Path, knowledge: Knowledge) -> Iterator[Page]:
@@ -67,7 +58,24 @@ def expand(markdown: str, origin: str, knowledge: Knowledge) -> str:
         )
         return f'<div class="kb-figures" markdown>\n{figures}\n</div>\n\n'
 
-    return _ROW.sub(row, markdown)
+    try:
+        return expand_walks(_toured(_ROW.sub(row, markdown), origin, knowledge), origin, knowledge.language)
+    except WalkFigureError as error:
+        raise ChapterError(str(error)) from None
+
+
+def _toured(markdown: str, origin: str, kb: Knowledge) -> str:
+    """The list of the article's tour in its place."""
+
+    def entry(note_id: str) -> str:
+        resolved = kb.notes_by_id.get(note_id)
+        if resolved is None:
+            raise ChapterError(f"{origin}: the tour names the note `{note_id}`, which there is not")
+        file = resolved.note.file.removesuffix(".py")
+        address = link(origin, f"source/{file}.md#{note_id}")
+        return f"[{kb.text(resolved.note.title)}]({address}) <small>`{resolved.note.file}`</small>"
+
+    return expand_tour(markdown, kb.tours.of(origin), entry)
 
 
 def _figure(model_id: str, part: str | None, origin: str, kb: Knowledge) -> str:

@@ -13,6 +13,7 @@ from ptmkb.lineage import Layout, build_graph, code_edges, place
 from ptmkb.lineage.graph import Graph
 from ptmkb.probe.record import ModelRecord, ProbeRecord, read_evidence
 from ptmkb.site.page import link, url
+from ptmkb.site.tours import Tours, read_tours
 from ptmkb.site.words import word
 from ptmkb.source import SourceTree, TreeNotFoundError, find_tree
 
@@ -31,6 +32,7 @@ class Knowledge:
         record: The evidence; None where nothing was probed yet.
         tree: The source that notes are anchored to; None where no `transformers` is installed.
         notes: Every note with its place in that source, in the order of files and lines.
+        tours: The ways through the notes that the articles lay.
     """
 
     language: Language
@@ -40,6 +42,7 @@ class Knowledge:
     record: ProbeRecord | None
     tree: SourceTree | None
     notes: tuple[ResolvedNote, ...] = field(repr=False, default=())
+    tours: Tours = field(repr=False, default=Tours())
 
     def text(self, text: Text) -> str:
         """A text in the language of the pages."""
@@ -116,7 +119,10 @@ def short_authors(authors: list[str], language: str) -> str:
 
 
 def gather(
-    language: Language, catalogue_dir: Path | None = None, annotations_dir: Path | None = None
+    language: Language,
+    catalogue_dir: Path | None = None,
+    annotations_dir: Path | None = None,
+    docs: Path | None = None,
 ) -> Knowledge:
     """Read everything that the pages of a language are made from.
 
@@ -124,6 +130,7 @@ def gather(
         language: `en` or `zh`.
         catalogue_dir: Another catalogue than the package's.
         annotations_dir: Other notes than the package's.
+        docs: The chapters of that language, for their tours.
 
     Returns:
         The knowledge.
@@ -148,4 +155,5 @@ def gather(
         record=read_evidence(),
         tree=tree,
         notes=tuple(resolve_notes(found.notes, tree)) if tree else (),
+        tours=read_tours(docs) if docs else Tours(),
     )

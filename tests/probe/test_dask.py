@@ -12,6 +12,7 @@ from ptmkb.probe.cache import Cache
 from ptmkb.probe.children import Limits
 from ptmkb.probe.record import ModelRecord
 from ptmkb.probe.runner import Watcher, probe_all, timeless
+from ptmkb.probe.targets import of_entry
 
 distributed = pytest.importorskip("distributed")
 CATALOGUE = load_catalogue()
@@ -50,7 +51,7 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(address: str, tmp_pat
     assert [model.id for model in record.models] == [entry.id for entry in ENTRIES]
     here, _ = probe_all(ENTRIES, CATALOGUE)
     assert timeless(record).to_json() == timeless(here).to_json()
-    assert all(cache.load(entry) for entry in ENTRIES)
+    assert all(cache.load(of_entry(entry)) for entry in ENTRIES)
     assert killed[0] not in client.run(os.getpid).values()
     client.close()
 
@@ -66,7 +67,7 @@ def test_limits_hold_on_workers(address: str) -> None:
 
 
 def test_a_worker_with_other_code_does_not_measure() -> None:
-    asked = {"entry": ENTRIES[0].model_dump(mode="json", by_alias=True)}
+    asked = {"target": of_entry(ENTRIES[0]).model_dump(mode="json", by_alias=True)}
     answer = cluster.Answer.model_validate_json(cluster.measure(asked, "another key"))
     assert answer.why is not None
     assert "other code" in answer.why

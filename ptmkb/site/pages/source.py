@@ -11,6 +11,7 @@ from ptmkb.annotations import ResolvedNote
 from ptmkb.site import coverage
 from ptmkb.site.knowledge import Knowledge
 from ptmkb.site.page import Page, link, table
+from ptmkb.site.tours import Tour
 from ptmkb.source import Module, split_lines
 
 ORDER = 45
@@ -267,6 +268,9 @@ def _note(resolved: ResolvedNote, tour: list[ResolvedNote], path: str, kb: Knowl
     if related := kb.related(note.id):
         named = [f"[{kb.text(r.note.title)}]({_note_link(path, r)})" for r in related]
         lines += ["", f'<p class="kb-note-foot" markdown>{kb.word("source.see")} {" · ".join(named)}</p>']
+    lines += [
+        line for passing in kb.tours.through(note.id) for line in ("", _passing(passing, note.id, path, kb))
+    ]
     i = tour.index(resolved)
     steps = []
     if i > 0:
@@ -277,6 +281,19 @@ def _note(resolved: ResolvedNote, tour: list[ResolvedNote], path: str, kb: Knowl
         lines += ["", f'<p class="kb-steps" markdown>{" · ".join(steps)}</p>']
     # Open as it is served: the page's script folds it on a phone, where it is one.
     return '<details class="kb-note" open markdown>\n' + "\n".join(lines) + "\n\n</details>"
+
+
+def _passing(tour: Tour, note_id: str, path: str, kb: Knowledge) -> str:
+    """Where a note stands in the tour of an article, with the ways on."""
+    at = tour.stops.index(note_id)
+    place = kb.word(
+        "source.stop", tour=f"[{tour.title}]({link(path, tour.page)})", k=at + 1, n=len(tour.stops)
+    )
+    ways = []
+    for beside, key in ((at - 1, "source.before"), (at + 1, "source.after")):
+        if 0 <= beside < len(tour.stops) and (other := kb.notes_by_id.get(tour.stops[beside])):
+            ways.append(kb.word(key, title=f"[{kb.text(other.note.title)}]({_note_link(path, other)})"))
+    return f'<p class="kb-note-foot kb-stop" markdown>{" · ".join([place, *ways])}</p>'
 
 
 def _linked(text: str, path: str, kb: Knowledge) -> str:
