@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ptmkb.probe.memory import shared
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
@@ -107,6 +109,7 @@ class Subject:
         with torch.no_grad():
             return self.read(self.model(**dict(self.inputs if inputs is None else inputs)))
 
+    @shared
     def doubled(self) -> Subject:
         """The same subject in float64, model and inputs, on a copy: what `flow` needs to tell influence from rounding."""
         import copy

@@ -17,12 +17,12 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from ptmkb.catalogue.schema import Model
 from ptmkb.probe import labels, modes, stacks, streams, tiny
 from ptmkb.probe.inputs import sample_inputs
 from ptmkb.probe.measures import Unmeasurable
 from ptmkb.probe.placeholders import held_places
 from ptmkb.probe.subject import Inputs, Loss, Mode, Stream, Subject
+from ptmkb.probe.targets import Buildable
 from ptmkb.probe.tracing import first_run, remember
 
 _DATA = Path(__file__).parent / "data" / "subjects.yaml"
@@ -32,18 +32,22 @@ _TRAINING_ONLY = ("masked_regions",)  # hides inputs in training; left out of th
 
 
 @cache
+def _everything() -> dict[str, dict[str, Any]]:
+    return dict(yaml.safe_load(_DATA.read_text(encoding="utf-8")))
+
+
+@cache
 def class_data(name: str) -> dict[str, Any]:
     """What rules cannot know about a class: all patterns that its name matches, later ones over earlier ones."""
-    everything = yaml.safe_load(_DATA.read_text(encoding="utf-8"))
     return {
         key: v
-        for pattern, data in everything.items()
+        for pattern, data in _everything().items()
         if fnmatch.fnmatchcase(name, pattern)
         for key, v in data.items()
     }
 
 
-def subject_for(entry: Model, variant: str | None = None) -> Subject:
+def subject_for(entry: Buildable, variant: str | None = None) -> Subject:
     """What a catalogue entry's measures look at.
 
     Args:

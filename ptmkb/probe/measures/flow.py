@@ -34,7 +34,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ptmkb.probe.measures import Reading
+from ptmkb.probe.measures import NO_STREAMS, Reading, Unmeasurable
 from ptmkb.probe.patterns import between, conclude, rows
 
 if TYPE_CHECKING:
@@ -89,12 +89,14 @@ def measure(subject: Subject) -> dict[str | None, Reading]:
     """The flow of every pair of streams and of every mode.
 
     Raises:
-        Unmeasurable: Outputs are not finite, or their shape depends on the values of the inputs.
+        Unmeasurable: There are no streams, outputs are not finite, or their shape depends on the values of the inputs.
     """
     from ptmkb.probe.influence import influences
     from ptmkb.probe.reach import reaches
     from ptmkb.probe.sequences import SEQUENCE, sequence_of
 
+    if not subject.streams:
+        raise Unmeasurable(NO_STREAMS)
     doubled = subject.doubled()
     readings: dict[str | None, Reading] = {}
     layers = reaches(doubled)
