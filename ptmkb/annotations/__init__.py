@@ -8,6 +8,7 @@ Anchors work on any Python source. `load_notes` and `resolve_notes` apply them t
 
 from ptmkb.annotations.anchors import Anchor, Twin
 from ptmkb.annotations.checks import CheckResult, run_checks
+from ptmkb.annotations.coverage import Coverage, count_coverage, part_of
 from ptmkb.annotations.drafting import draft_note
 from ptmkb.annotations.loading import NoteSet, load_notes, notes_directory
 from ptmkb.annotations.making import make_anchor
@@ -17,6 +18,7 @@ from ptmkb.annotations.resolution import Resolution, Status, resolve
 __all__ = [
     "Anchor",
     "CheckResult",
+    "Coverage",
     "Note",
     "NoteFile",
     "NoteSet",
@@ -25,10 +27,12 @@ __all__ = [
     "ResolvedNote",
     "Status",
     "Twin",
+    "count_coverage",
     "draft_note",
     "load_notes",
     "make_anchor",
     "notes_directory",
+    "part_of",
     "resolve",
     "resolve_notes",
     "run_checks",

@@ -13,9 +13,6 @@ import time
 import traceback
 from typing import IO, Any
 
-WARM = ("torch", "transformers", "transformers.modeling_utils", "transformers.generation.utils")
-"""Imported once, before the first fork. A check that needs more imports it itself."""
-
 POLL_SECONDS = 0.01
 MAX_WHY = 2000
 """Characters kept of what a failed check said: its end, where the error is."""
@@ -26,7 +23,7 @@ def main() -> None:
     order = json.load(sys.stdin)
     can_fork = hasattr(os, "fork")
     if can_fork:
-        for name in WARM:
+        for name in order["warm"]:
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
     for name, check in order["checks"]:
@@ -58,6 +55,8 @@ def _forked(check: str, timeout: float, said: IO[bytes]) -> str:
             exec(compile(check, "<check>", "exec"), {"__name__": "__main__"})
         except SystemExit as error:
             code = 0 if error.code in (None, 0) else 1
+            if isinstance(error.code, str):  # as Python itself does
+                sys.stderr.write(f"{error.code}\n")
         except BaseException:
             sys.stderr.write(traceback.format_exc())
             code = 1

@@ -20,6 +20,9 @@ from ptmkb.annotations.notes import PlacedNote
 TIMEOUT = 30.0
 """Seconds that one check may take. Checks are asked to stay below 2; a loaded machine may need ten times that."""
 
+WARM = ("torch", "transformers", "transformers.modeling_utils", "transformers.generation.utils")
+"""What most checks import."""
+
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -51,6 +54,7 @@ def run_checks(
     jobs: int | None = None,
     timeout: float = TIMEOUT,
     on_result: Callable[[CheckResult], None] | None = None,
+    warm: Sequence[str] = WARM,
 ) -> list[CheckResult]:
     """Run the checks of those notes that have one, without a network.
 
@@ -59,6 +63,7 @@ def run_checks(
         jobs: processes at once; by default one a core.
         timeout: seconds a check.
         on_result: called with each result as it comes, from another thread.
+        warm: modules that are imported once for all checks; a check that needs more imports it itself.
 
     Returns:
         One result a check, in the order of the notes.
@@ -72,7 +77,7 @@ def run_checks(
     def collect(worker: subprocess.Popen[str], share: Sequence[tuple[str, str]]) -> None:
         errors = ""
         if worker.stdin is not None and worker.stdout is not None:
-            worker.stdin.write(json.dumps({"checks": share, "timeout": timeout}))
+            worker.stdin.write(json.dumps({"checks": share, "timeout": timeout, "warm": list(warm)}))
             worker.stdin.close()
             for line in worker.stdout:
                 try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -83,14 +83,50 @@ def code_tours(
         lines = tree.lines(file)
         steps = [_step(one, f"{CHECKOUT}/{file}", lines, language, papers or {}) for one in notes]
         name = str(PurePosixPath(file).with_suffix(".tour")).replace("/", "-")
-        tours[name] = {
-            "$schema": "https://aka.ms/codetour-schema",
-            "title": words["title"].format(file=file),
-            "description": words["about"].format(count=len(notes), version=tree.version),
-            "ref": f"v{tree.version}",
-            "steps": steps,
-        }
+        tours[name] = _tour(words["title"].format(file=file), steps, tree, language)
     return tours
+
+
+def article_tours(
+    articles: Iterable[tuple[str, str, Sequence[str]]],
+    resolved: Iterable[ResolvedNote],
+    tree: SourceTree,
+    language: Language = "en",
+    papers: Mapping[str, Paper] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Tours across files for CodeTour, as the articles lay them.
+
+    Args:
+        articles: of each the name of its tour's file without suffix, its title, and the ids of its notes in order.
+        resolved: notes and where they stand in `tree`; those without a place are left out of the tours.
+        tree: the release.
+        language: of titles and texts.
+        papers: the papers by id, to be linked.
+
+    Returns:
+        The tours by the name of their file; an article none of whose notes has a place has none.
+    """
+    placed = {one.note.id: one for one in resolved if one.resolution.first_line is not None}
+    tours = {}
+    for name, title, ids in articles:
+        stops = [placed[note_id] for note_id in ids if note_id in placed]
+        steps = [
+            _step(one, f"{CHECKOUT}/{one.note.file}", tree.lines(one.note.file), language, papers or {})
+            for one in stops
+        ]
+        if steps:
+            tours[f"{name}.tour"] = _tour(title, steps, tree, language)
+    return tours
+
+
+def _tour(title: str, steps: list[dict[str, Any]], tree: SourceTree, language: Language) -> dict[str, Any]:
+    return {
+        "$schema": "https://aka.ms/codetour-schema",
+        "title": title,
+        "description": _WORDS[language]["about"].format(count=len(steps), version=tree.version),
+        "ref": f"v{tree.version}",
+        "steps": steps,
+    }
 
 
 def _step(

@@ -71,6 +71,7 @@ def load_notes(directory: Path, catalogue: Known | None = None) -> NoteSet:
     problems: list[Problem] = []
     notes: list[PlacedNote] = []
     first_of: dict[str, PlacedNote] = {}
+    references: list[tuple[PlacedNote, Document, Location]] = []
     for path in sorted(directory.rglob("*.y*ml")):
         for note, document, location in _read(path, directory, problems):
             if earlier := first_of.get(note.id):
@@ -85,6 +86,9 @@ def load_notes(directory: Path, catalogue: Known | None = None) -> NoteSet:
             if catalogue is not None:
                 problems += _dangling(note, document, location, catalogue)
             notes.append(note)
+            references.append((note, document, location))
+    for note, document, location in references:
+        problems += _unknown_notes(note, document, location, first_of)
     return NoteSet(directory, tuple(notes), sorted(set(problems)))
 
 
@@ -131,3 +135,14 @@ def _dangling(
     for index, model in enumerate(note.models):
         if model not in catalogue.models:
             yield document.problem((*location, "models", index), *dangling("model", model, catalogue.models))
+
+
+def _unknown_notes(
+    note: PlacedNote, document: Document, location: Location, known: Mapping[str, PlacedNote]
+) -> Iterator[Problem]:
+    for index, other in enumerate(note.see):
+        where = (*location, "see", index)
+        if other == note.id:
+            yield document.problem(where, f"`{other}` points at itself", "name another note or remove it")
+        elif other not in known:
+            yield document.problem(where, *dangling("note", other, known))

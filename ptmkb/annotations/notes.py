@@ -40,6 +40,7 @@ class Note(Strict):
         models: Ids of the models that it speaks of.
         title: One line.
         text: Markdown, with TeX between dollar signs.
+        see: Ids of notes on the same mechanism elsewhere; the link is shown at both ends.
         check: Python that fails if the note is false. It runs on its own, without a network.
     """
 
@@ -53,6 +54,7 @@ class Note(Strict):
     models: list[Slug] = Field(default_factory=list)
     title: Text
     text: Text
+    see: list[Slug] = Field(default_factory=list)
     check: Str | None = None
 
     @field_validator("quote")

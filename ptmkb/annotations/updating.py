@@ -28,6 +28,7 @@ _NEWLINE = re.compile(r"\r\n|\r|\n")
 _HEADER = re.compile(
     r"(?P<mark>\|)(?P<digit>[1-9]?)(?P<chomp>[-+]?)(?P<digit_after>[1-9]?)(?P<rest>[^\r\n]*)"
 )
+_SCHEMA = re.compile(r"(?<=\$schema=)\.\S+")
 _COUNTS = ("occurrence", "of", "alone")
 """The keys that tell the lines from others like them, in the order in which they are written."""
 
@@ -108,6 +109,43 @@ def update_note(
             shutil.copymode(note.path, draft)
             draft.replace(note.path)
     return new
+
+
+def move_notes(path: Path, old_file: str, new_file: str) -> Path:
+    """Move a file of notes after its source file, which has another name now.
+
+    Args:
+        path: the YAML file.
+        old_file: the source file that it is on, as it says.
+        new_file: the name of that file in the new release.
+
+    Returns:
+        Where the notes are now.
+
+    Raises:
+        UpdateError: if there are notes on the new file already.
+    """
+    directory = path.parents[len(Path(old_file).parts) - 1]
+    target = directory / Path(new_file).with_suffix(".yaml")
+    if target.exists():
+        raise UpdateError(
+            f"{old_file} is {new_file} now, which has notes in {target}; put these among them by hand"
+        )
+    with path.open(encoding="utf-8", newline="") as file:
+        text = file.read()
+    root = yaml.compose(text.removeprefix("\ufeff"), Loader=yaml.SafeLoader)
+    shift = len(text) - len(text.removeprefix("\ufeff"))
+    pairs = root.value if isinstance(root, yaml.MappingNode) else []
+    [value] = [one for key, one in pairs if key.value == "file"]
+    first, last = value.start_mark.index + shift, value.end_mark.index + shift
+    text = text[:first] + _scalar(new_file, value.style) + text[last:]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    text = _SCHEMA.sub(lambda found: os.path.relpath(path.parent / found[0], target.parent), text, count=1)
+    with _beside(target, text) as draft:
+        shutil.copymode(path, draft)
+        draft.replace(target)
+    path.unlink()
+    return target
 
 
 def edited(text: str, note_id: str, anchor: NewAnchor) -> str:

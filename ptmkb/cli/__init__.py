@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ptmkb.cli import catalogue, lineage, probe, site
+from ptmkb.cli import catalogue, lineage, probe, site, walk
 from ptmkb.cli.annotations import app as annotations_app
 from ptmkb.cli.new import app as new_app
 from ptmkb.cli.source import app as source_app
@@ -41,6 +41,7 @@ def options(
 catalogue.register(app)
 lineage.register(app)
 probe.register(app)
+walk.register(app)
 app.add_typer(new_app, name="new")
 app.add_typer(annotations_app, name="annotations")
 app.add_typer(source_app, name="source")

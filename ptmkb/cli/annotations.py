@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ptmkb.cli import note_copies, note_releases
+from ptmkb.cli import note_copies, note_coverage, note_releases
 from ptmkb.cli.notes import chosen_notes
 from ptmkb.cli.source import TreeOption, open_tree
 from ptmkb.cli.state import FAILS, Format, print_json, print_table, refuse
@@ -32,21 +33,33 @@ def check(
     ctx: typer.Context,
     ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]…", help="Only these notes.")] = None,
     run: Annotated[
-        bool, typer.Option("--run", help="Also run the notes' own checks (they need torch).")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--run/--no-run",
+            help="Whether to run the notes' own checks; by default where torch is there, and on the installed release.",
+            show_default=False,
+        ),
+    ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Checks run at once; by default one a core.")
     ] = None,
     tree: TreeOption = None,
     format_: Annotated[Format, typer.Option("--format")] = Format.table,
 ) -> None:
-    """Find every note's lines in the source; exit 1 if any changed or were lost, or a note is not sound."""
+    """Find every note's lines in the source and run every check; exit 1 if lines changed or were lost, or a note is not sound or not true."""
     from ptmkb.annotations import resolve_notes, run_checks
 
     notes, sound = chosen_notes(ctx.obj, ids or [])
     source = open_tree(tree)
     resolved = resolve_notes(notes, source)
     results = {}
+    if run is None:
+        has_torch = find_spec("torch") is not None
+        run = has_torch and tree is None
+        if not has_torch:
+            sys.stderr.write(
+                "ptmkb: the notes' own checks need torch and were not run: pip install 'ptmkb[probe]'\n"
+            )
     if run:
         results = {result.id: result for result in run_checks(notes, jobs, on_result=_progress)}
     if format_ is Format.json:
@@ -135,6 +148,7 @@ def add(
     sys.stdout.write(f"# for {target}, below `file: {file}` and `notes:`\n{draft}")
 
 
+app.command()(note_coverage.coverage)
 app.command()(note_releases.drift)
 app.command()(note_releases.update)
 app.command()(note_copies.weave)

@@ -75,6 +75,18 @@ def check(
         raise typer.Exit(FAILS)
 
 
+def _tours(notes: set[str]) -> list[Problem]:
+    """What is wrong with the tours of the articles; an installed package has none."""
+    from ptmkb.site.building import SiteError, project_root
+    from ptmkb.site.tours import tour_problems
+
+    try:
+        docs = project_root() / "docs"
+    except SiteError:
+        return []
+    return [problem for language in ("en", "zh") for problem in tour_problems(docs / language, notes)]
+
+
 def _check_all(state: State) -> tuple[Catalogue, list[Problem]]:
     from ptmkb.annotations import load_notes, notes_directory
     from ptmkb.catalogue import DATA, Paper, cited_papers, read_catalogue
@@ -87,6 +99,8 @@ def _check_all(state: State) -> tuple[Catalogue, list[Problem]]:
     belong = state.catalogue_dir is None or state.annotations_dir is not None
     notes = load_notes(state.annotations_dir or notes_directory(), catalogue if belong else None)
     problems += notes.problems
+    if state.annotations_dir is None:  # the chapters are about the package's own notes
+        problems += _tours({note.id for note in notes.notes})
     if state.catalogue_dir is None and not unsound:
         cited = cited_papers(catalogue) | {citation.paper for note in notes.notes for citation in note.papers}
         problems += [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ from ptmkb.cli.state import FAILS, refuse
 
 if TYPE_CHECKING:
     from ptmkb.annotations import ResolvedNote
+    from ptmkb.site import Language
     from ptmkb.source import SourceTree
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]…", help="Only these notes.")]
@@ -74,15 +76,20 @@ def export(
 ) -> None:
     """Write the notes as CodeTour's tours (DIR is a checkout's .tours) or as W3C Web Annotations, one file a source file.
 
+    CodeTour also gets the tours of the articles, which lead across files.
+
     Exit code 1: a note has no place in this release, or a file of notes is not sound.
     """
-    from ptmkb.annotations.exports import annotation_pages, code_tours
+    from ptmkb.annotations.exports import annotation_pages, article_tours, code_tours
 
     resolved, source, sound = _resolved(ctx, ids, tree)
     papers = ctx.obj.load_catalogue().papers
     made: dict[str, dict[str, Any]]
     if format_ is ExportFormat.codetour:
-        made = code_tours(resolved, source, "zh" if lang is LanguageOption.zh else "en", papers)
+        language: Language = "zh" if lang is LanguageOption.zh else "en"
+        made = code_tours(resolved, source, language, papers)
+        if not ids and ctx.obj.annotations_dir is None:  # the articles are about the package's own notes
+            made |= article_tours(_articles(lang.value), resolved, source, language, papers)
     else:
         made = annotation_pages(resolved, source, papers)
     for name, data in made.items():
@@ -91,6 +98,21 @@ def export(
         path.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     sys.stdout.write(f"{len(made)} files below {out}, transformers {source.version}\n")
     _end(resolved, sound)
+
+
+def _articles(language: str) -> list[tuple[str, str, Sequence[str]]]:
+    """The tours of the articles; an installed package has none."""
+    from ptmkb.site.building import SiteError, project_root
+    from ptmkb.site.tours import read_tours
+
+    try:
+        docs = project_root() / "docs" / language
+    except SiteError:
+        return []
+    return [
+        (tour.page.removesuffix(".md").replace("/", "-"), tour.title, tour.stops)
+        for tour in read_tours(docs).tours
+    ]
 
 
 def _resolved(

@@ -14,7 +14,9 @@ from ptmkb.cli.source_releases import Patches, WheelsFrom, WheelsTo, chosen_rele
 from ptmkb.cli.state import FAILS, Format, print_json, print_table, refuse
 
 if TYPE_CHECKING:
-    from ptmkb.annotations import ResolvedNote
+    from pathlib import Path
+
+    from ptmkb.annotations import PlacedNote, ResolvedNote
     from ptmkb.annotations.drift import DriftStep, NoteHistory
     from ptmkb.source import SourceTree
 
@@ -142,8 +144,34 @@ def update(
                     old.splitlines(keepends=True), new.splitlines(keepends=True), name, name, n=1
                 )
             )
+    if not dry_run:
+        failed += _follow_files(notes, resolved, source)
     if failed or not sound:
         raise typer.Exit(FAILS)
+
+
+def _follow_files(notes: list[PlacedNote], resolved: list[ResolvedNote], source: SourceTree) -> int:
+    """Move files of notes whose source files have other names now; says how many cannot be."""
+    from ptmkb.annotations.updating import UpdateError, move_notes
+
+    failed = 0
+    homes: dict[tuple[Path, str], set[str]] = {}
+    for note, one in zip(notes, resolved, strict=True):
+        if note.file not in source and one.resolution.first_line:
+            homes.setdefault((note.path, note.file), set()).add(one.note.file)
+    for (path, file), found in homes.items():
+        try:
+            if len(found) > 1:
+                raise UpdateError(
+                    f"{file} is gone; its notes stand in {', '.join(sorted(found))} now: move them by hand"
+                )
+            target = move_notes(path, file, *found)
+        except UpdateError as error:
+            failed += 1
+            sys.stderr.write(f"ptmkb: {path}: {error}\n")
+        else:
+            sys.stdout.write(f"{path}: its source file is {found.pop()} now; moved to {target}\n")
+    return failed
 
 
 def _refuse_needless(name: str, resolved: list[ResolvedNote], source: SourceTree) -> None:

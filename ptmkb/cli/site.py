@@ -7,11 +7,14 @@ import sys
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ptmkb.cli.state import FAILS
+
+if TYPE_CHECKING:
+    from ptmkb.site import Language
 
 
 class LanguageOption(StrEnum):
@@ -38,14 +41,20 @@ def pages(
     """Write the generated pages as plain Markdown, for any site engine."""
     from ptmkb.site import chapters, gather, sections
     from ptmkb.site.building import SiteError, project_root
+    from ptmkb.site.chapters import ChapterError
 
     state = ctx.obj
-    knowledge = gather(
-        "zh" if lang is LanguageOption.zh else "en", state.catalogue_dir, state.annotations_dir
-    )
-    made = [page for section in sections(knowledge) for page in section.pages]
+    docs = None
     with contextlib.suppress(SiteError):  # an installed package has no chapters
-        made += chapters(project_root() / "docs" / lang.value, knowledge)
+        docs = project_root() / "docs" / lang.value
+    language: Language = "zh" if lang is LanguageOption.zh else "en"
+    knowledge = gather(language, state.catalogue_dir, state.annotations_dir, docs)
+    made = [page for section in sections(knowledge) for page in section.pages]
+    try:
+        made += chapters(docs, knowledge) if docs else ()
+    except ChapterError as error:
+        sys.stderr.write(f"ptmkb: {error}\n")
+        raise typer.Exit(FAILS) from None
     written = 0
     for page in made:
         path = out / page.path

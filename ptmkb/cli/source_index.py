@@ -261,7 +261,7 @@ def _described(
         {"file": link.file, "line": link.line, "symbol": link.symbol, "kind": link.kind}
         for link in opened.links_to(one.file, one.name)
     ]
-    data["first_release"] = _first_release(one.file)
+    data["first_release"] = _first_release(one)
     if with_text:
         data["text"] = "\n".join(source.lines(one.file)[one.first_line - 1 : one.last_line]) + "\n"
     return data
@@ -278,12 +278,14 @@ def _origin(link: Link) -> dict[str, Any]:
     }
 
 
-def _first_release(file: str) -> dict[str, Any] | None:
+def _first_release(one: IndexedSymbol) -> dict[str, Any] | None:
+    """Of the symbol itself where names were read from releases, else of its model's directory."""
     from ptmkb.source import model_directory
+    from ptmkb.source.origins import origin
     from ptmkb.source.releases import first_seen
 
-    directory = model_directory(file)
-    seen = first_seen(directory) if directory else None
+    directory = model_directory(one.file)
+    seen = origin(one.file, one.name) or (first_seen(directory) if directory else None)
     return None if seen is None else {**asdict(seen), "says": str(seen)}
 
 
@@ -300,8 +302,9 @@ def _print_origin(source: SourceTree, opened: SourceIndex, one: IndexedSymbol) -
         names = list(dict.fromkeys(link.symbol for link in takers))
         more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
         sys.stdout.write(f"  taken by {', '.join(names[:NAMES_SHOWN])}{more}\n")
-    if first := _first_release(one.file):
-        sys.stdout.write(f"  models/{first['directory']} is {first['says']}\n")
+    if first := _first_release(one):
+        what = f"models/{first['directory']}" if "directory" in first else first["symbol"]
+        sys.stdout.write(f"  {what} is {first['says']}\n")
 
 
 def _taken(one: IndexedSymbol) -> str:

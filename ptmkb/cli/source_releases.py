@@ -79,8 +79,12 @@ def releases(
     patches: Patches = False,
     format_: FormatOption = Format.table,
 ) -> None:
-    """List the releases that are kept as wheels, and which model directories each brought; with --from or --to, download them first."""
+    """List the releases that are kept as wheels, and which model directories each brought; with --from or --to, download them first.
+
+    The names that each defines are read once, so that `ptmkb source show` can say which release first had a symbol.
+    """
     from ptmkb.source import SourceError, find_tree
+    from ptmkb.source.origins import read_names
     from ptmkb.source.releases import kept_releases, model_directories
 
     failed = False
@@ -93,6 +97,12 @@ def releases(
                 except SourceError as error:
                     failed = True
                     sys.stderr.write(f"ptmkb: {error}\n")
+    try:
+        read_names(_reading)
+    except OSError as error:
+        refuse(
+            f"what releases define cannot be kept: {error}; set PTMKB_CACHE to a folder that can be written"
+        )
     listed: list[dict[str, Any]] = []
     before: set[str] | None = None
     for version, path in kept_releases().items():
@@ -124,6 +134,10 @@ def releases(
         )
     if failed:
         raise SystemExit(FAILS)
+
+
+def _reading(version: str, new: int, files: int) -> None:
+    sys.stderr.write(f"reading transformers {version}: {new:,} of its {files:,} files are new\n")
 
 
 @contextmanager

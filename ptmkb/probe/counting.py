@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -76,6 +77,10 @@ class Counter(TorchDispatchMode):
         layers: Elementwise arithmetic counts inside of these only (masks and positions are made outside).
     """
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and guarding against it would cost as much as counting does
+
     def __init__(self, layers: Sequence[nn.Module]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._layers = list(dict.fromkeys(layers))
@@ -101,16 +106,14 @@ class Counter(TorchDispatchMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         out = func(*args, **kwargs)
-        packet = func._overloadpacket
-        name = packet.__name__
+        name, formula, pointwise = _about(func)
         if _FUSED in name:
             self._fused(args, kwargs)
-        elif packet in flop_registry:
-            self._product(name, int(flop_registry[packet](*args, **kwargs, out_val=out)), args, out)
+        elif formula is not None:
+            self._product(name, int(formula(*args, **kwargs, out_val=out)), args, out)
         elif isinstance(out, Tensor) and out.is_floating_point():
             given = [value for value in _tensors(args) if value.is_floating_point() and value.ndim]
             origin = self._origin(given)
-            pointwise = torch.Tag.pointwise in func.tags and name not in _MOVES
             if given and self._depth and (pointwise or name in _SOFTMAXES):
                 event = self._add(out.numel(), out.numel(), origin.masked if origin else 0)
                 origin = _Origin(origin.events | {event}, origin.masked) if origin else None
@@ -188,6 +191,14 @@ class Counter(TorchDispatchMode):
 
     def _step(self, step: int) -> None:
         self._depth += step
+
+
+@cache
+def _about(func: Any) -> tuple[str, Callable[..., Any] | None, bool]:
+    """An operation's name, PyTorch's formula for what it takes where there is one, and whether it is elementwise arithmetic."""
+    packet = func._overloadpacket
+    name = packet.__name__
+    return name, flop_registry.get(packet), torch.Tag.pointwise in func.tags and name not in _MOVES
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:

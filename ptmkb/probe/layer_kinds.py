@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ptmkb.probe.experts import expert_sets
+from ptmkb.probe.memory import shared
 from ptmkb.probe.norms import LayerNorms, layer_norms
 from ptmkb.probe.numerics import seeded, tensors_in
 from ptmkb.probe.patterns import classify
@@ -86,6 +87,7 @@ class LayerKind:
         return found
 
 
+@shared
 def layer_kinds(subject: Subject, doubled: Subject | None = None) -> list[LayerKind]:
     """The kind of every layer, in order of running.
 

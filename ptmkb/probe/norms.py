@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from ptmkb.probe.influence import hidden_states_in
+from ptmkb.probe.memory import shared
 from ptmkb.probe.norm_kinds import kind_of, norm_modules, run_layers
 from ptmkb.probe.numerics import tensors_in
 from ptmkb.probe.pinning import layer_runs
@@ -307,6 +308,7 @@ def _union(paths: list[_Path]) -> _Path:
     )
 
 
+@shared
 def layer_norms(subject: Subject) -> list[LayerNorms]:
     """Run a subject once and see where its norms stand: every run of a layer, in order."""
     count = layer_runs(subject)

@@ -1,7 +1,7 @@
-"""Measures entries in a process of its own: `python -m ptmkb.probe.remote` reads an entry a line from its input and writes a line of what came of it.
+"""Measures targets in a process of its own: `python -m ptmkb.probe.remote` reads a target a line from its input and writes a line of what came of it.
 
 This is what a worker of a cluster starts, once. A worker has threads, and a process with threads must not fork, so that the warm parent of the
-measuring children is a process that has none; it stays for the next entry, and the imports with it.
+measuring children is a process that has none; it stays for the next target, and the imports with it.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ptmkb.catalogue import Model
 from ptmkb.probe.children import GIB, Limits, die_with, run
 from ptmkb.probe.findings import Findings, joined
+from ptmkb.probe.targets import Target
 
 
 class Answer(BaseModel):
-    """What came of an entry: its findings, how long they took, and what cut them short."""
+    """What came of a target: its findings, how long they took, and what cut them short."""
 
     findings: Findings
     seconds: float
     why: str | None = None
 
 
-def answer(entry: Model, limits: Limits) -> Answer:
-    """Measure an entry in a child of this process."""
+def answer(target: Target, limits: Limits) -> Answer:
+    """Measure a target in a child of this process."""
     from ptmkb.probe.probing import probe_offline
 
-    (outcome,) = run({entry.id: partial(probe_offline, entry)}, limits=limits)
+    (outcome,) = run({target.id: partial(probe_offline, target)}, limits=limits)
     said = outcome.pieces if outcome.result is None else (*outcome.pieces, outcome.result)
     found = joined(Findings.model_validate_json(piece) for piece in said)
     return Answer(findings=found, seconds=outcome.seconds, why=outcome.why)
@@ -51,10 +51,10 @@ class Server:
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def ask(self, asked: dict[str, Any]) -> bytes:
-        """Have an entry measured.
+        """Have a target measured.
 
         Args:
-            asked: `entry`, `seconds`, `memory`.
+            asked: `target`, `seconds`, `memory`.
 
         Returns:
             An `Answer` as JSON. One that says that the process died where it did.
@@ -80,7 +80,7 @@ class Server:
 
 
 def main() -> None:
-    """Read lines `{"entry": …, "seconds": …, "memory": …}`, write an `Answer` a line, both as JSON, until the input ends."""
+    """Read lines `{"target": …, "seconds": …, "memory": …}`, write an `Answer` a line, both as JSON, until the input ends."""
     from ptmkb.probe.probing import warm
 
     out = os.dup(1)
@@ -91,7 +91,7 @@ def main() -> None:
         for line in sys.stdin:
             asked: dict[str, Any] = json.loads(line)
             limits = Limits(seconds=asked.get("seconds", 120.0), memory=asked.get("memory", 4 * GIB))
-            file.write(answer(Model.model_validate(asked["entry"]), limits).model_dump_json() + "\n")
+            file.write(answer(Target.model_validate(asked["target"]), limits).model_dump_json() + "\n")
             file.flush()
 
 

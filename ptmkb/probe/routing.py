@@ -14,7 +14,7 @@ from ptmkb.probe.influence import hidden_states_in
 from ptmkb.probe.numerics import seeded, tensors_in
 from ptmkb.probe.subject import Subject
 from ptmkb.probe.trace import Trace
-from ptmkb.probe.tracing import Tracer, run_subject
+from ptmkb.probe.tracing import Tracer, plain_run
 
 _SCORINGS = ("softmax", "sigmoid")
 _SAME_SIZE = 0.02  # share by which weights may miss a whole multiple of an expert's (biases, gates)
@@ -106,7 +106,7 @@ def routed_layers(subject: Subject) -> dict[int, Routed]:
         scored = tracer.scored
         trace = tracer.trace
     else:
-        trace = run_subject(subject).trace
+        trace = plain_run(subject).trace
     found = {}
     for index in range(len(trace.layers)):
         experts = expert_sets(trace, index)

@@ -11,8 +11,9 @@ from ptmkb.annotations import ResolvedNote, load_notes, notes_directory, resolve
 from ptmkb.catalogue import DATA, Catalogue, CatalogueError, Citation, Text, load_catalogue
 from ptmkb.lineage import Layout, build_graph, code_edges, place
 from ptmkb.lineage.graph import Graph
-from ptmkb.probe.record import ModelRecord, ProbeRecord, read_evidence
+from ptmkb.probe.record import ModelRecord, ProbeRecord, read_architectures, read_evidence
 from ptmkb.site.page import link, url
+from ptmkb.site.tours import Tours, read_tours
 from ptmkb.site.words import word
 from ptmkb.source import SourceTree, TreeNotFoundError, find_tree
 
@@ -31,6 +32,8 @@ class Knowledge:
         record: The evidence; None where nothing was probed yet.
         tree: The source that notes are anchored to; None where no `transformers` is installed.
         notes: Every note with its place in that source, in the order of files and lines.
+        architectures: What was measured on every model type of `transformers`; None where there is no such record.
+        tours: The ways through the notes that the articles lay.
     """
 
     language: Language
@@ -40,6 +43,8 @@ class Knowledge:
     record: ProbeRecord | None
     tree: SourceTree | None
     notes: tuple[ResolvedNote, ...] = field(repr=False, default=())
+    architectures: ProbeRecord | None = field(repr=False, default=None)
+    tours: Tours = field(repr=False, default=Tours())
 
     def text(self, text: Text) -> str:
         """A text in the language of the pages."""
@@ -54,6 +59,24 @@ class Knowledge:
         return self.record.model(model_id) if self.record else None
 
     @cached_property
+    def entries_by_type(self) -> dict[str, list[str]]:
+        """The entries' ids by the model type of `transformers` that they are built from."""
+        entries: dict[str, list[str]] = {}
+        for model in self.catalogue.models.values():
+            if model.implementation.kind == "transformers":
+                entries.setdefault(model.implementation.model_type, []).append(model.id)
+        return entries
+
+    @cached_property
+    def measured_types(self) -> frozenset[str]:
+        """The model types that have a page of their own."""
+        return (
+            frozenset(record.id for record in self.architectures.models)
+            if self.architectures
+            else frozenset()
+        )
+
+    @cached_property
     def notes_by_file(self) -> dict[str, list[ResolvedNote]]:
         """Notes by source file, top to bottom; notes that found no place come last."""
         files: dict[str, list[ResolvedNote]] = {}
@@ -64,6 +87,25 @@ class Knowledge:
                 key=lambda r: (r.resolution.first_line is None, r.resolution.first_line or 0, r.note.id)
             )
         return dict(sorted(files.items()))
+
+    def related(self, note_id: str) -> list[ResolvedNote]:
+        """The notes that a note points at, then those that point at it."""
+        return [self.notes_by_id[other] for other in self._related.get(note_id, ())]
+
+    @cached_property
+    def notes_by_id(self) -> dict[str, ResolvedNote]:
+        """Notes by id."""
+        return {resolved.note.id: resolved for resolved in self.notes}
+
+    @cached_property
+    def _related(self) -> dict[str, dict[str, None]]:
+        related: dict[str, dict[str, None]] = {}
+        for resolved in self.notes:
+            related.setdefault(resolved.note.id, {}).update(dict.fromkeys(resolved.note.see))
+        for resolved in self.notes:
+            for other in resolved.note.see:
+                related[other][resolved.note.id] = None
+        return related
 
     def model_link(self, origin: str, model_id: str) -> str:
         """A Markdown link to a model's page, or its bare id where it has none."""
@@ -97,7 +139,10 @@ def short_authors(authors: list[str], language: str) -> str:
 
 
 def gather(
-    language: Language, catalogue_dir: Path | None = None, annotations_dir: Path | None = None
+    language: Language,
+    catalogue_dir: Path | None = None,
+    annotations_dir: Path | None = None,
+    docs: Path | None = None,
 ) -> Knowledge:
     """Read everything that the pages of a language are made from.
 
@@ -105,6 +150,7 @@ def gather(
         language: `en` or `zh`.
         catalogue_dir: Another catalogue than the package's.
         annotations_dir: Other notes than the package's.
+        docs: The chapters of that language, for their tours.
 
     Returns:
         The knowledge.
@@ -129,4 +175,6 @@ def gather(
         record=read_evidence(),
         tree=tree,
         notes=tuple(resolve_notes(found.notes, tree)) if tree else (),
+        architectures=read_architectures(),
+        tours=read_tours(docs) if docs else Tours(),
     )

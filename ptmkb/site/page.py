@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,16 @@ class Page:
         meta = {"title": self.title, **self.meta} if self.title else self.meta
         front = yaml.safe_dump(meta, allow_unicode=True, sort_keys=False) if meta else ""
         return f"---\n{front}---\n\n{self.text}" if front else self.text
+
+
+def front_matter(text: str) -> dict[str, Any]:
+    """The YAML between the first two `---` lines of a chapter; empty where there is none."""
+    if not text.startswith("---\n"):
+        return {}
+    import yaml
+
+    found: dict[str, Any] = yaml.safe_load(text[4:].partition("\n---")[0]) or {}
+    return found
 
 
 def link(origin: str, target: str) -> str:

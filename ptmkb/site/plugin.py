@@ -17,9 +17,9 @@ from mkdocs.plugins import BasePlugin
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page as MkDocsPage
 
-from ptmkb.site.chapters import ChapterError, expand, front_matter
+from ptmkb.site.chapters import ChapterError, expand
 from ptmkb.site.knowledge import Knowledge, gather
-from ptmkb.site.page import Page
+from ptmkb.site.page import Page, front_matter
 from ptmkb.site.pages import Section, sections
 from ptmkb.site.words import word
 
@@ -35,7 +35,9 @@ class KnowledgeBasePlugin(BasePlugin[_Options]):  # type: ignore[no-untyped-call
 
     def on_config(self, config: MkDocsConfig) -> MkDocsConfig:
         """Make the pages and the navigation before MkDocs looks for files."""
-        self.knowledge: Knowledge = gather("zh" if self.config.language == "zh" else "en")
+        self.knowledge: Knowledge = gather(
+            "zh" if self.config.language == "zh" else "en", docs=Path(config.docs_dir)
+        )
         self.sections: list[Section] = sections(self.knowledge)
         config.nav = _navigation(self.sections, Path(config.docs_dir), self.knowledge)
         config.site_name = word("site.name", self.knowledge.language)
@@ -71,14 +73,31 @@ def _navigation(made: list[Section], docs: Path, kb: Knowledge) -> list[Any]:
         tabs.append((section.order, {label: _tab(shown)}))
     for index in sorted(docs.glob("*/index.md")):
         front = front_matter(index.read_text(encoding="utf-8"))
-        rest = sorted(
-            index.parent.glob("*.md"),
-            key=lambda path: (front_matter(path.read_text(encoding="utf-8")).get("order", 50), path.name),
-        )
-        below = [path.relative_to(docs).as_posix() for path in rest if path != index]
-        first = index.relative_to(docs).as_posix()
-        tabs.append((int(front.get("order", 60)), {str(front["title"]): [first, *below] if below else first}))
+        tabs.append((int(front.get("order", 60)), {str(front["title"]): _chapter(index.parent, docs)}))
     return [tab for _, tab in sorted(tabs, key=lambda item: item[0])]
+
+
+def _chapter(directory: Path, docs: Path) -> Any:
+    """A chapter's pages, its `index.md` first, then articles and chapters within it as their `order` says; a page alone stands for itself."""
+    index = directory / "index.md"
+    within: list[tuple[int, str, Any]] = []
+    for path in directory.iterdir():
+        head = path / "index.md" if path.is_dir() else path
+        if path == index or head.suffix != ".md" or not (head.is_file() or any(path.glob("*.md"))):
+            continue
+        if not head.is_file():  # articles without an introduction stand beside it
+            within += [(50, page.name, page.relative_to(docs).as_posix()) for page in path.glob("*.md")]
+            continue
+        front = front_matter(head.read_text(encoding="utf-8"))
+        shown: Any = (
+            {str(front.get("title", path.name)): _chapter(path, docs)}
+            if path.is_dir()
+            else path.relative_to(docs).as_posix()
+        )
+        within.append((int(front.get("order", 50)), path.name, shown))
+    first = index.relative_to(docs).as_posix()
+    below = [shown for _, _, shown in sorted(within, key=lambda item: item[:2])]
+    return [first, *below] if below else first
 
 
 def _tab(pages: list[Page]) -> Any:

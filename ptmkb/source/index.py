@@ -237,6 +237,10 @@ class SourceIndex:
             )
         )
 
+    def links(self) -> list[Link]:
+        """All statements that code comes from elsewhere, in the order of files and lines."""
+        return list(self._links("TRUE ORDER BY file, line, links.symbol, kind, target, target_symbol"))
+
     def _links(self, condition: str, *values: str) -> Iterator[Link]:
         return map(Link._make, self._database.execute(f"SELECT * FROM links WHERE {condition}", values))
 

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ptmkb.annotations import load_notes, notes_directory, resolve_notes
-from ptmkb.annotations.exports import annotation_pages, by_file, code_tours, span
+from ptmkb.annotations.exports import annotation_pages, article_tours, by_file, code_tours, span
 from ptmkb.catalogue import load_catalogue
 from ptmkb.cli import app
 from ptmkb.source import find_tree
@@ -66,6 +66,26 @@ def test_a_tour_runs_from_top_to_bottom() -> None:
     for tour in code_tours(RESOLVED, TREE).values():
         lines = [step["selection"]["start"]["line"] for step in tour["steps"]]
         assert lines == sorted(lines)
+
+
+def test_the_tours_of_articles_lead_across_files_in_their_own_order() -> None:
+    stops = ["t5-unscaled-scores", "bert-scaled-scores", "no-such-note", "llama-rounds-before-the-weight"]
+    tours = article_tours([("a", "A way", stops), ("empty", "Nothing", ["no-such-note"])], RESOLVED, TREE)
+    assert list(tours) == ["a.tour"]
+    tour = tours["a.tour"]
+    assert (tour["title"], tour["ref"]) == ("A way", f"v{TREE.version}")
+    files = [f"src/transformers/models/{name}/modeling_{name}.py" for name in ("t5", "bert", "llama")]
+    assert [step["file"] for step in tour["steps"]] == files
+
+
+def test_the_command_writes_the_tours_of_the_articles_too(tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        app, ["annotations", "export", "--format", "codetour", "--lang", "zh", "--out", str(tmp_path)]
+    )
+    assert done.exit_code == 0, done.output
+    tour = json.loads((tmp_path / "reading-models-bert-flows.tour").read_text(encoding="utf-8"))
+    assert tour["title"] == "BERT 里的数据流"
+    assert len({step["file"] for step in tour["steps"]}) > 1
 
 
 def test_web_annotations_have_what_the_model_demands() -> None:
@@ -128,7 +148,8 @@ def test_the_commands_write_both_formats_and_the_woven_files(tmp_path: Path) -> 
     files = {note.file for note in NOTES}
     result = run("export", "--format", "codetour", "--lang", "zh", "--out", str(tmp_path / "tours"))
     assert result.exit_code == 0, result.output
-    tours = [json.loads(path.read_text(encoding="utf-8")) for path in (tmp_path / "tours").iterdir()]
+    written = [path for path in (tmp_path / "tours").iterdir() if not path.name.startswith("reading-")]
+    tours = [json.loads(path.read_text(encoding="utf-8")) for path in written]  # those of articles go across
     assert sum(len(tour["steps"]) for tour in tours) == len(NOTES)
     assert all("批注" in tour["title"] for tour in tours)
     result = run("export", "bert-scaled-scores", "--format", "jsonld", "--out", str(tmp_path / "web"))

@@ -77,6 +77,8 @@ def test_a_sound_file_has_its_notes_and_no_problem(tmp_path: Path) -> None:
         (', zh: "首个标记"}', "}", 9, "`en` without its `zh`"),
         ("devlin2018bert", "devlin2018bort", 7, "no paper `devlin2018bort`; did you mean `devlin2018bert`?"),
         ("models: [bert]", "models: [bret]", 8, "no model `bret`; did you mean `bert`?"),
+        ("models: [bert]", "see: [bert-poller]", 8, "no note `bert-poller`; did you mean"),
+        ("models: [bert]", "see: [bert-pooler]", 8, "`bert-pooler` points at itself"),
         ("id: bert-pooler", "id: Bert Pooler", 3, "id"),
         ("at: BertPooler.forward", "at: BertPooler:forward", 4, "is no qualified name"),
         ("assert 1 + 1 == 2", "assert 1 +", 11, "the check is not Python"),
@@ -239,7 +241,7 @@ def call(directory: Path, *arguments: str) -> tuple[int, str, str]:
 
 def test_the_command_answers_for_programs_and_by_exit_code(tmp_path: Path) -> None:
     write(tmp_path, GOOD)
-    code, out, _ = call(tmp_path, "check", "--format", "json")
+    code, out, _ = call(tmp_path, "check", "--no-run", "--format", "json")
     data = json.loads(out)
     assert code == 0
     assert data["transformers"] == TREE.version
@@ -255,9 +257,20 @@ def test_the_command_answers_for_programs_and_by_exit_code(tmp_path: Path) -> No
     assert call(tmp_path, "check", "no-such-note")[0] == 2
     assert call(tmp_path, "check", "--tree", str(tmp_path))[0] == 2
     write(tmp_path, GOOD.replace("models: [bert]", "modles: [bert]"))
-    code, _, err = call(tmp_path, "check")
+    code, _, err = call(tmp_path, "check", "--no-run")
     assert code == 1
     assert ":8: unknown key `modles`" in err
+
+
+def test_the_command_runs_the_checks_too(tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    code, out, err = call(tmp_path, "check", "--format", "json")
+    assert (code, json.loads(out)["notes"][0]["check"]["status"]) == (0, "passed")
+    assert "bert-pooler: passed" in err
+    write(tmp_path, GOOD.replace("1 + 1 == 2", "1 + 1 == 3"))
+    code, out, _ = call(tmp_path, "check")
+    assert code == 1
+    assert "AssertionError" in out
 
 
 def test_a_note_is_started_from_the_command(tmp_path: Path) -> None:

@@ -312,3 +312,46 @@ def test_what_needs_no_accepting_is_refused(folder: Path, release: Path) -> None
         assert result.exit_code == 2
         assert says in result.stderr
     assert folder.read_bytes() == old
+
+
+def rename(folder: Path, release: Path) -> None:
+    """Give the source file another name, with nothing else changed."""
+    line = "y = x + a_constant_that_stands_nowhere_else"
+    notes = NOTES.replace("y = x + 1", line)[: NOTES.replace("y = x + 1", line).index("  - id: second")]
+    folder.write_text(notes, encoding="utf-8")
+    package = release / "transformers"
+    (package / "some.py").unlink()
+    (package / "utils").mkdir()
+    (package / "utils" / "some.py").write_text(
+        SOURCE.replace("renamed", "original").replace("y = x + 1", line), encoding="utf-8"
+    )
+
+
+def test_the_notes_of_a_renamed_file_move_after_it(folder: Path, release: Path) -> None:
+    rename(folder, release)
+    old = folder.read_text(encoding="utf-8")
+    result = run(folder, release, "--dry-run")
+    assert folder.read_text(encoding="utf-8") == old
+    result = run(folder, release)
+    moved = folder.parent / "utils" / "some.yaml"
+    assert f"moved to {moved}" in result.stdout
+    assert not folder.exists()
+    text = moved.read_text(encoding="utf-8")
+    assert text.startswith("# yaml-language-server: $schema=../../schemas/notes.schema.json\n")
+    assert "file: utils/some.py   # where they belong\n" in text
+    loaded = load_notes(folder.parent)
+    assert loaded.problems == []
+    [first, *_] = resolve_notes(loaded.notes, find_tree(release))
+    assert (first.note.file, first.resolution.status) == ("utils/some.py", Status.exact)
+
+
+def test_notes_are_not_put_over_others(folder: Path, release: Path) -> None:
+    rename(folder, release)
+    other = folder.parent / "utils" / "some.yaml"
+    other.parent.mkdir()
+    other.write_text(NOTES.replace("file: some.py", "file: utils/some.py").replace("id: ", "id: other-"))
+    result = run(folder, release)
+    assert result.exit_code == 1
+    assert "put these among them by hand" in result.stderr
+    assert folder.exists()
+    assert "other-first" in other.read_text()

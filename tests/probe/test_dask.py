@@ -15,6 +15,7 @@ from ptmkb.probe.children import Limits
 from ptmkb.probe.record import ModelRecord
 from ptmkb.probe.remote import Answer, Server
 from ptmkb.probe.runner import Watcher, probe_all, timeless
+from ptmkb.probe.targets import of_entry
 
 distributed = pytest.importorskip("distributed")
 CATALOGUE = load_catalogue()
@@ -53,14 +54,14 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(address: str, tmp_pat
     assert [model.id for model in record.models] == [entry.id for entry in ENTRIES]
     here, _ = probe_all(ENTRIES, CATALOGUE)
     assert timeless(record).to_json() == timeless(here).to_json()
-    assert all(cache.load(entry) for entry in ENTRIES)
+    assert all(cache.load(of_entry(entry)) for entry in ENTRIES)
     assert killed[0] not in client.run(os.getpid).values()
     client.close()
 
 
 def test_a_worker_keeps_its_warm_process_and_starts_another_when_it_died() -> None:
     server = Server()
-    asked = {"entry": ENTRIES[3].model_dump(mode="json", by_alias=True)}
+    asked = {"target": of_entry(ENTRIES[3]).model_dump(mode="json", by_alias=True)}
     assert server.pid is None
     first = Answer.model_validate_json(server.ask(asked))
     pid = server.pid
@@ -82,11 +83,11 @@ def test_a_worker_keeps_its_warm_process_and_starts_another_when_it_died() -> No
 
 def test_a_warm_process_that_dies_at_work_is_the_entry_s_failure() -> None:
     server = Server()
-    server.ask({"entry": ENTRIES[3].model_dump(mode="json", by_alias=True)})
+    server.ask({"target": of_entry(ENTRIES[3]).model_dump(mode="json", by_alias=True)})
     assert server.pid is not None
     threading.Timer(0.5, os.kill, (server.pid, signal.SIGKILL)).start()
     answer = Answer.model_validate_json(
-        server.ask({"entry": CATALOGUE.models["t5"].model_dump(mode="json", by_alias=True)})
+        server.ask({"target": of_entry(CATALOGUE.models["t5"]).model_dump(mode="json", by_alias=True)})
     )
     assert answer.why == "its process ended with code -9"
     assert server.pid is None
@@ -103,7 +104,7 @@ def test_limits_hold_on_workers(address: str) -> None:
 
 
 def test_a_worker_with_other_code_does_not_measure() -> None:
-    asked = {"entry": ENTRIES[0].model_dump(mode="json", by_alias=True)}
+    asked = {"target": of_entry(ENTRIES[0]).model_dump(mode="json", by_alias=True)}
     answer = cluster.Answer.model_validate_json(cluster.measure(asked, "another key"))
     assert answer.why is not None
     assert "other code" in answer.why

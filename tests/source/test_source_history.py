@@ -14,8 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from ptmkb.cli.source import app
-from ptmkb.source import SourceTree, TreeNotFoundError, find_tree, releases
+from ptmkb.source import Module, SourceTree, TreeNotFoundError, find_tree, origins, releases
 from ptmkb.source.history import Step, symbol_history
+from ptmkb.source.origins import Origin, origin, read_names
 from ptmkb.source.releases import (
     FirstSeen,
     ReleaseUnavailableError,
@@ -183,6 +184,53 @@ def test_when_a_model_came_is_said_as_far_as_it_is_known(shelf: Path) -> None:
     (wheels_directory() / "transformers-1.0.0-py3-none-any.whl").unlink()
     seen = first_seen("two")
     assert seen == FirstSeen("two", "1.1.0", None)
+    assert "already, the oldest release kept here" in str(seen)
+
+
+def test_when_a_symbol_came_is_said_as_far_as_it_is_known(shelf: Path) -> None:
+    assert origin("models/bert/modeling_bert.py", "BertAttention.forward") is None  # no release was read
+    keep(shelf, "1.2.0", "1.0.0")
+    read: list[tuple[str, int, int]] = []
+    assert read_names(lambda *one: read.append(one)) == 2
+    assert read == [("1.0.0", 2, 2), ("1.2.0", 4, 4)]
+    helper = ("models/two/modeling_two.py", "helper")
+    assert origin(*helper) == Origin("helper", "1.2.0", "1.0.0")
+    assert origin(
+        "models/bert/modeling_bert.py", "BertAttention.forward"
+    ) == Origin(  # it was in the root then
+        "BertAttention.forward", "1.0.0", None
+    )
+    keep(shelf, "1.1.0", "1.10.0")  # releases may come in any order
+    read.clear()
+    assert read_names(lambda *one: read.append(one)) == 2
+    assert read == [("1.1.0", 3, 3), ("1.10.0", 2, 3)]  # one text of 1.10.0 is that of 1.2.0
+    assert origin(*helper) == Origin("helper", "1.1.0", "1.0.0")
+    assert origin("models/two/modeling_two.py", "eager") == Origin("eager", "1.2.0", "1.1.0")
+    assert origin("models/bert/modeling_bert.py", "eager") == Origin("eager", "1.10.0", "1.2.0")
+    assert origin("models/two/modeling_two.py", "never") is None
+    assert read_names() == 0
+    keep(shelf, "1.1.1")
+    assert origin(*helper) == Origin("helper", "1.1.0", "1.0.0")
+
+
+def test_an_interrupted_release_is_read_again(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep(shelf, "1.2.0")
+    parse, parsed = origins.parse_module, 0
+
+    def interrupted(text: str, file: str) -> Module:
+        nonlocal parsed
+        parsed += 1
+        if parsed == 3:
+            raise KeyboardInterrupt
+        return parse(text, file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(origins, "parse_module", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            read_names()
+    assert origin("models/three/modeling_three.py", "eager") is None
+    assert read_names() == 1
+    seen = origin("models/three/modeling_three.py", "eager")
     assert "already, the oldest release kept here" in str(seen)
 
 

@@ -31,7 +31,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from ptmkb.probe.measures import Reading, Unmeasurable
+from ptmkb.probe.measures import NO_STREAMS, Reading, Unmeasurable
 
 if TYPE_CHECKING:
     from ptmkb.probe.subject import Stream, Subject
@@ -78,7 +78,7 @@ def measure(subject: Subject) -> dict[str | None, Reading]:
         else:
             readings[None if len(subject.streams) == 1 else name] = reading
     if not readings:
-        raise Unmeasurable("; ".join(reasons) or "no stream goes in")
+        raise Unmeasurable("; ".join(reasons) or NO_STREAMS)
     return readings
 
 

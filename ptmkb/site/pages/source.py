@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 
 from ptmkb.annotations import ResolvedNote
+from ptmkb.site import coverage
 from ptmkb.site.knowledge import Knowledge
 from ptmkb.site.page import Page, link, table
+from ptmkb.site.tours import Tour
 from ptmkb.source import Module, split_lines
 
 ORDER = 45
@@ -16,7 +19,9 @@ SECTION = "nav.source"
 
 FOLD_FROM = 25  # lines: a shorter stretch without notes is shown, a longer one folded to a line that names its symbols
 CONTEXT = 4  # lines shown after a note's last line, and before the next note's first
+DOUBTFUL = 0.5  # score of a `changed` place up to which it may well be another one
 NAMED = 6  # symbols that a fold names
+_CODE = re.compile(r"`([a-z0-9]+(?:-[a-z0-9]+)+)`")
 _UPSTREAM = "https://github.com/huggingface/transformers/blob/v{version}/src/transformers/{file}"
 
 
@@ -24,6 +29,7 @@ def pages(knowledge: Knowledge) -> Iterator[Page]:
     """The list of annotated files, then the files."""
     files = knowledge.notes_by_file if knowledge.tree else {}
     yield Page("source/index.md", _list(files, knowledge), knowledge.word("source.title"))
+    yield coverage.page(knowledge)
     for file, notes in files.items():
         path = source_page(file)
         meta: dict[str, str | list[str] | dict[str, bool]] = {"hide": ["navigation", "toc"]}
@@ -38,6 +44,7 @@ def source_page(file: str) -> str:
 def _list(files: dict[str, list[ResolvedNote]], kb: Knowledge) -> str:
     version = kb.tree.version if kb.tree else "—"
     parts = [f"# {kb.word('source.title')}", kb.word("source.lead", version=version)]
+    parts.append(f"[{kb.word('coverage.title')}]({link('source/index.md', coverage.PATH)})")
     rows = [
         [
             f"[`{file}`]({link('source/index.md', source_page(file))})",
@@ -221,7 +228,15 @@ class _Code:
 def _note(resolved: ResolvedNote, tour: list[ResolvedNote], path: str, kb: Knowledge) -> str:
     note, resolution = resolved.note, resolved.resolution
     heading = f"### {kb.text(note.title)} {{ #{note.id} }}"
-    lines = ['<summary markdown="block">', "", heading, "", "</summary>", "", kb.text(note.text).strip()]
+    lines = [
+        '<summary markdown="block">',
+        "",
+        heading,
+        "",
+        "</summary>",
+        "",
+        _linked(kb.text(note.text).strip(), path, kb),
+    ]
     papers = [kb.citation(path, citation) for citation in note.papers]
     models = [kb.model_link(path, model) for model in note.models]
     foot = []
@@ -233,7 +248,12 @@ def _note(resolved: ResolvedNote, tour: list[ResolvedNote], path: str, kb: Knowl
     if note.check:
         foot.append(f'<span class="kb-verdict kb-verified">{kb.word("source.proved")}</span>')
     if resolution.status == "changed":
-        foot.append(f'<span class="kb-verdict kb-discrepancy">{kb.word("source.changed")}</span>')
+        verdict, key = (
+            ("kb-refuted", "source.doubtful")
+            if resolution.score <= DOUBTFUL
+            else ("kb-discrepancy", "source.changed")
+        )
+        foot.append(f'<span class="kb-verdict {verdict}">{kb.word(key)}</span>')
     lines += ["", f'<p class="kb-note-foot" markdown>{" · ".join(foot)}</p>']
     if note.check:
         code = note.check.rstrip().replace("\n", "\n    ")
@@ -245,6 +265,12 @@ def _note(resolved: ResolvedNote, tour: list[ResolvedNote], path: str, kb: Knowl
             f"    {code}",
             "    ```",
         ]
+    if related := kb.related(note.id):
+        named = [f"[{kb.text(r.note.title)}]({_note_link(path, r)})" for r in related]
+        lines += ["", f'<p class="kb-note-foot" markdown>{kb.word("source.see")} {" · ".join(named)}</p>']
+    lines += [
+        line for passing in kb.tours.through(note.id) for line in ("", _passing(passing, note.id, path, kb))
+    ]
     i = tour.index(resolved)
     steps = []
     if i > 0:
@@ -255,3 +281,30 @@ def _note(resolved: ResolvedNote, tour: list[ResolvedNote], path: str, kb: Knowl
         lines += ["", f'<p class="kb-steps" markdown>{" · ".join(steps)}</p>']
     # Open as it is served: the page's script folds it on a phone, where it is one.
     return '<details class="kb-note" open markdown>\n' + "\n".join(lines) + "\n\n</details>"
+
+
+def _passing(tour: Tour, note_id: str, path: str, kb: Knowledge) -> str:
+    """Where a note stands in the tour of an article, with the ways on."""
+    at = tour.stops.index(note_id)
+    place = kb.word(
+        "source.stop", tour=f"[{tour.title}]({link(path, tour.page)})", k=at + 1, n=len(tour.stops)
+    )
+    ways = []
+    for beside, key in ((at - 1, "source.before"), (at + 1, "source.after")):
+        if 0 <= beside < len(tour.stops) and (other := kb.notes_by_id.get(tour.stops[beside])):
+            ways.append(kb.word(key, title=f"[{kb.text(other.note.title)}]({_note_link(path, other)})"))
+    return f'<p class="kb-note-foot kb-stop" markdown>{" · ".join([place, *ways])}</p>'
+
+
+def _linked(text: str, path: str, kb: Knowledge) -> str:
+    """A note's text, in which the id of another note between backticks leads to that note."""
+
+    def lead(found: re.Match[str]) -> str:
+        other = kb.notes_by_id.get(found[1])
+        return f"[{kb.text(other.note.title)}]({_note_link(path, other)})" if other else found[0]
+
+    return _CODE.sub(lead, text)
+
+
+def _note_link(path: str, resolved: ResolvedNote) -> str:
+    return link(path, f"{source_page(resolved.note.file)}#{resolved.note.id}")

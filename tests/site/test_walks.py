@@ -1,0 +1,111 @@
+"""Articles show what was recorded, in both languages alike, and say clearly what they ask for in vain."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ptmkb.probe.walks import Step, Walk, WalkRecord, read_walks
+from ptmkb.site.building import project_root
+from ptmkb.site.page import front_matter
+from ptmkb.site.tours import PLACE, read_tours, tour_problems
+from ptmkb.site.walks import WalkFigureError, expand_walks
+
+DOCS = project_root() / "docs"
+ASKED = re.compile(r"<!-- (?:walk|fact):[^|>]+?(?= \||-->| -->)")
+ARTICLES = sorted(
+    path.relative_to(DOCS / "en").as_posix() for path in (DOCS / "en" / "reading").rglob("*.md")
+)
+STEP = Step(file="a.py", line=3, symbol="A.f", code="x = y(z)", name="x", module="layer.0", shape=(3, 5), dtype="float32", full=(8, 64))  # fmt: skip
+RECORD = WalkRecord(
+    transformers="5.23.0",
+    torch="2",
+    walks=(
+        Walk(
+            name="w",
+            setting={"sizes": {"batch": 3, "hidden": 5}, "full": {"name": "big"}},
+            facts={"n": 123456, "part": {"x": [0.25, None]}},
+            steps={"part": (STEP,)},
+            pictures={
+                "tokens": {"kind": "tokens", "rows": [[["a<b", "", None], ["[MASK]", "masked", "word"]]]},
+                "bars": {"kind": "bars", "unit": "%", "rows": [{"name": "x", "value": 0.5, "expected": 0.4}]},
+            },
+        ),
+    ),
+)
+
+
+def test_numbers_in_a_sentence() -> None:
+    text = "It has <!-- fact:w:n --> rows and <!-- fact:w:part.x.0 -->."
+    assert expand_walks(text, "a.md", "en", RECORD) == "It has 123,456 rows and 0.25."
+
+
+def test_a_part_is_a_table_of_statements_with_named_dimensions_and_links_upstream() -> None:
+    html = expand_walks("<!-- walk:w:part | How it goes. -->", "a.md", "en", RECORD)
+    assert "blob/v5.23.0/src/transformers/a.py#L3" in html
+    for text in (
+        "x = y(z)",
+        "A.f",
+        "layer.0",
+        "3 × 5",
+        "batch, hidden size",
+        "8 × 64",
+        "big",
+        "How it goes.",
+    ):
+        assert text in html
+    assert "批次、隐藏宽度" in expand_walks("<!-- walk:w:part -->", "a.md", "zh", RECORD)
+
+
+def test_pictures_show_what_the_record_says() -> None:
+    tokens = expand_walks("<!-- walk:w:tokens -->", "a.md", "en", RECORD)
+    assert "a&lt;b" in tokens
+    assert "kb-tok-masked" in tokens
+    assert "<b>word</b>" in tokens
+    bars = expand_walks("<!-- walk:w:bars -->", "a.md", "en", RECORD)
+    assert "50.0 %" in bars
+    assert "kb-arc-warm" in bars
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<!-- walk:v:part -->", "the walk `v`"),
+        ("<!-- walk:w:nothing -->", "`nothing` of the walk `w`; it has part, tokens, bars"),
+        ("<!-- fact:w:m -->", "the fact `m`"),
+        ("<!-- fact:w:part.x.7 -->", "the fact `part.x.7`"),
+    ],
+)
+def test_what_is_not_recorded_ends_the_build_with_a_line(text: str, said: str) -> None:
+    with pytest.raises(WalkFigureError, match=re.escape(said)):
+        expand_walks(text, "a.md", "en", RECORD)
+
+
+def test_the_articles_ask_for_the_same_figures_and_numbers_in_both_languages() -> None:
+    assert "reading/models/bert-flows.md" in ARTICLES
+    for article in ARTICLES:
+        english, chinese = (
+            (DOCS / language / article).read_text(encoding="utf-8") for language in ("en", "zh")
+        )
+        assert sorted(set(ASKED.findall(english))) == sorted(set(ASKED.findall(chinese))), article
+        assert front_matter(english).get("tour") == front_matter(chinese).get("tour"), article
+        for text in (english, chinese):
+            assert "<!-- walk" not in expand_walks(text, article, "en", read_walks())
+
+
+def test_tours_are_read_and_what_is_wrong_with_them_is_said_with_its_line(tmp_path: Path) -> None:
+    article = tmp_path / "reading" / "a.md"
+    article.parent.mkdir()
+    article.write_text(f"---\ntitle: A\ntour:\n  - bert-one\n  - bert-tow\n  - bert-one\n---\n\n{PLACE}\n")
+    (tmp_path / "b.md").write_text(f"---\ntitle: B\n---\n\n{PLACE}\n")
+    (tmp_path / "c.md").write_text("---\ntitle: C\ntour: [bert-one]\n---\n\nno place\n")
+    tours = read_tours(tmp_path)
+    assert tours.of("reading/a.md") is not None
+    assert [tour.title for tour in tours.through("bert-one")] == ["C", "A"]
+    problems = list(tour_problems(tmp_path, {"bert-one", "bert-two"}))
+    assert [(p.path.name, p.line) for p in problems] == [("b.md", 5), ("c.md", 3), ("a.md", 4), ("a.md", 5)]
+    assert "bert-tow" in problems[3].what
+    assert "bert-two" in problems[3].mend
+    assert "twice" in problems[2].what
