@@ -138,17 +138,16 @@ def _made(step: Step, names: dict[int, str], language: Language) -> str:
         return f"<code>{escape(str(step.value))}</code>"
     if not step.shape:
         return f"{step.value}"
-    told = word("walk.comma", language).join(names.get(size, str(size)) for size in step.shape)
     kind = "" if step.dtype in ("float32", None) else f" {escape(step.dtype or '')}"
-    value = (
-        ""
-        if step.value is None or len(str(step.value)) > LONGEST
-        else f"<code>{escape(str(step.value))}</code>"
-    )
-    seen = "".join(
-        f"<small>{escape(word_or('walk', key, language))} {one}</small>" for key, one in step.beside.items()
-    )
-    return f"{_times(step.shape)}{kind}<small>{escape(told)}</small>{value}{seen}"
+    told = []
+    if any(size in names for size in step.shape):
+        listed = (names.get(size, str(size)) for size in step.shape)
+        told.append(f"<small>{escape(word('walk.comma', language).join(listed))}</small>")
+    if step.value is not None and len(str(step.value)) <= LONGEST:
+        told.append(f"<code>{escape(str(step.value))}</code>")
+    for key, one in step.beside.items():
+        told.append(f"<small>{escape(word_or('walk', key, language))} {one}</small>")
+    return f"{_times(step.shape)}{kind}{''.join(told)}"
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ptmkb.probe.walks import Step, Walk, WalkRecord, read_walks
+from ptmkb.site import gather
 from ptmkb.site.building import project_root
+from ptmkb.site.chapters import ChapterError, expand
 from ptmkb.site.page import front_matter
-from ptmkb.site.tours import PLACE, read_tours, tour_problems
+from ptmkb.site.pages.source import pages, source_page
+from ptmkb.site.tours import PLACE, Tour, Tours, read_tours, tour_problems
 from ptmkb.site.walks import WalkFigureError, expand_walks
 
 DOCS = project_root() / "docs"
@@ -26,7 +30,7 @@ RECORD = WalkRecord(
         Walk(
             name="w",
             setting={"sizes": {"batch": 3, "hidden": 5}, "full": {"name": "big"}},
-            facts={"n": 123456, "part": {"x": [0.25, None]}},
+            facts={"n": 123456, "share": 0.0842, "part": {"x": [0.25, None]}},
             steps={"part": (STEP,)},
             pictures={
                 "tokens": {"kind": "tokens", "rows": [[["a<b", "", None], ["[MASK]", "masked", "word"]]]},
@@ -38,8 +42,8 @@ RECORD = WalkRecord(
 
 
 def test_numbers_in_a_sentence() -> None:
-    text = "It has <!-- fact:w:n --> rows and <!-- fact:w:part.x.0 -->."
-    assert expand_walks(text, "a.md", "en", RECORD) == "It has 123,456 rows and 0.25."
+    text = "It has <!-- fact:w:n --> rows, <!-- fact:w:part.x.0 --> and <!-- fact:w:share % -->."
+    assert expand_walks(text, "a.md", "en", RECORD) == "It has 123,456 rows, 0.25 and 8.4 %."
 
 
 def test_a_part_is_a_table_of_statements_with_named_dimensions_and_links_upstream() -> None:
@@ -93,6 +97,30 @@ def test_the_articles_ask_for_the_same_figures_and_numbers_in_both_languages() -
         assert front_matter(english).get("tour") == front_matter(chinese).get("tour"), article
         for text in (english, chinese):
             assert "<!-- walk" not in expand_walks(text, article, "en", read_walks())
+
+
+def test_each_note_of_a_tour_shows_where_it_stands_and_the_ways_on() -> None:
+    knowledge = gather("en", docs=DOCS / "en")
+    tour = knowledge.tours.of("reading/models/bert-flows.md")
+    assert tour is not None
+    made = {page.path: page.text for page in pages(knowledge)}
+    for at, stop in enumerate(tour.stops):
+        text = made[source_page(knowledge.notes_by_id[stop].note.file)]
+        note = text[text.index(f"{{ #{stop} }}") :].partition("<details")[0]
+        assert f"In the tour *[{tour.title}]" in note
+        assert f"{at + 1} of {len(tour.stops)}" in note
+        for beside in tour.stops[max(0, at - 1) : at] + tour.stops[at + 1 : at + 2]:
+            assert f"#{beside})" in note
+
+
+def test_an_article_lists_its_tour_and_a_note_that_is_not_there_ends_the_build() -> None:
+    knowledge = gather("zh", docs=DOCS / "zh")
+    text = expand(f"# 读\n\n{PLACE}\n", "reading/models/bert-flows.md", knowledge)
+    assert "1. [80/10/10 由两枚硬币得来" in text
+    assert "../../source/data/data_collator.md#collator-second-coin-is-conditional" in text
+    lost = replace(knowledge, tours=Tours((Tour("a.md", "A", ("no-such-note",), Path("a.md")),)))
+    with pytest.raises(ChapterError, match=r"a\.md: the tour names the note `no-such-note`"):
+        expand(PLACE, "a.md", lost)
 
 
 def test_tours_are_read_and_what_is_wrong_with_them_is_said_with_its_line(tmp_path: Path) -> None:

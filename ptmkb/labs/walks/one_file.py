@@ -29,7 +29,7 @@ from ptmkb.source import (
 )
 from ptmkb.source.releases import find_release
 
-_RELEASES = ("4.20.1", "4.40.2", "4.48.3", "4.57.6", "5.0.0", "5.12.0")
+RELEASES = ("4.20.1", "4.40.2", "4.48.3", "4.57.6", "5.0.0", "5.12.0")
 """Releases that are compared with the present one."""
 
 _GENERATED = re.compile(r"#.*\bautomatically generated from (?:src/)?transformers/", re.IGNORECASE)
@@ -234,7 +234,7 @@ def _bare(node: Any) -> str:
 
 def _releases(tree: SourceTree, own: dict[str, Any]) -> dict[str, Any]:
     rows = []
-    for version in (*_RELEASES, tree.version):
+    for version in (*RELEASES, tree.version):
         shares = own if version == tree.version else _shares(find_release(version))
         count = len(_models(tree if version == tree.version else find_release(version)))
         rows.append(
