@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ptmkb.probe.influence import hidden_states_in
+from ptmkb.probe.memory import shared
 from ptmkb.probe.numerics import seeded
 from ptmkb.probe.subject import Subject
 
@@ -104,6 +105,7 @@ def pinned(
             yield
 
 
+@shared
 def layer_runs(subject: Subject) -> int:
     """How many layers run in a forward pass."""
     runs: list[LayerRun] = []
