@@ -169,7 +169,7 @@ def _bases(links: Iterable[Link]) -> Counter[str]:
 
 def _classes(links: Iterable[Link]) -> Any:
     """Top-level definitions, each with an edge to what it is generated from, or in a modular file inherits from."""
-    graph = nx.DiGraph()
+    graph: Any = nx.DiGraph()
     for link in links:
         if MODULE in (link.symbol, link.target_symbol) or "." in link.symbol or not link.target_file:
             continue
@@ -182,7 +182,7 @@ def _classes(links: Iterable[Link]) -> Any:
 
 def _chain(places: list[Place], tree: SourceTree) -> dict[str, Any]:
     """The longest way from a class to the first of its line, one row a model, with the lines where it stands."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for file, symbol in places:
         if _is_modular(file) and rows:
             rows[-1]["modular"] = file  # the file that its line is generated from
