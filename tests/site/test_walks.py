@@ -12,13 +12,15 @@ from ptmkb.probe.walks import Step, Walk, WalkRecord, read_walks
 from ptmkb.site import gather
 from ptmkb.site.building import project_root
 from ptmkb.site.chapters import ChapterError, expand
+from ptmkb.site.drawings.classes import ancestors
 from ptmkb.site.page import front_matter
 from ptmkb.site.pages.source import pages, source_page
 from ptmkb.site.tours import PLACE, Tour, Tours, read_tours, tour_problems
-from ptmkb.site.walks import WalkFigureError, expand_walks
+from ptmkb.site.walks import WalkFigureError, expand_classes, expand_walks
+from ptmkb.source import find_tree
 
 DOCS = project_root() / "docs"
-ASKED = re.compile(r"<!-- (?:walk|fact):[^|>]+?(?= \||-->| -->)")
+ASKED = re.compile(r"<!-- (?:walk|fact|classes):[^|>]+?(?= \||-->| -->)")
 ARTICLES = sorted(
     path.relative_to(DOCS / "en").as_posix() for path in (DOCS / "en" / "reading").rglob("*.md")
 )
@@ -85,6 +87,33 @@ def test_pictures_show_what_the_record_says() -> None:
 def test_what_is_not_recorded_ends_the_build_with_a_line(text: str, said: str) -> None:
     with pytest.raises(WalkFigureError, match=re.escape(said)):
         expand_walks(text, "a.md", "en", RECORD)
+
+
+def test_what_a_class_inherits_from_is_read_across_files() -> None:
+    tree = find_tree()
+    found = list(ancestors(tree, "models/bert/modeling_bert.py", "BertForMaskedLM"))
+    assert [(one.name, one.depth, one.file) for one in found[:3]] == [
+        ("BertForMaskedLM", 0, "models/bert/modeling_bert.py"),
+        ("BertPreTrainedModel", 1, "models/bert/modeling_bert.py"),
+        ("PreTrainedModel", 2, "modeling_utils.py"),
+    ]
+    assert ("nn.Module", 3, None) in [(one.name, one.depth, one.file) for one in found]
+    modular = list(ancestors(tree, "models/mistral/modular_mistral.py", "MistralMLP"))
+    assert [(one.name, one.file) for one in modular[:2]] == [
+        ("MistralMLP", "models/mistral/modular_mistral.py"),
+        ("LlamaMLP", "models/llama/modeling_llama.py"),
+    ]
+    for one in (*found, *modular):
+        if one.file and one.line:
+            assert f"class {one.name}" in "".join(tree.lines(one.file)[one.line - 1 : one.line + 12])
+    drawn = expand_classes(
+        "<!-- classes:models/mistral/modular_mistral.py:MistralMLP | Two. -->", "a.md", tree
+    )
+    assert "modeling_llama.py#L" in drawn
+    assert "Two." in drawn
+    for asked in ("models/mistral/modular_mistral.py:Nothing", "models/none/modeling_none.py:A"):
+        with pytest.raises(WalkFigureError):
+            expand_classes(f"<!-- classes:{asked} -->", "a.md", tree)
 
 
 def test_the_articles_ask_for_the_same_figures_and_numbers_in_both_languages() -> None:
