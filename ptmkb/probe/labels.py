@@ -67,6 +67,12 @@ def _decoder_words(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> 
     return words
 
 
+def _next_words(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+    """What follows each word of the decoder's input, for a model that does not make that input from its labels."""
+    words: Tensor = inputs["decoder_input_ids"]
+    return torch.cat([words[:, 1:], _other_words(model, 1)], dim=1)
+
+
 def _replaced(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
     return _masked(inputs["input_ids"].shape[1]).long()
 
@@ -142,6 +148,7 @@ _MAKERS: Mapping[str, Callable[[Any, Inputs, Mapping[str, int]], Any]] = {
     "masked-words": _masked_words,
     "masked-words-and-regions": _masked_words_and_regions,
     "decoder-words": _decoder_words,
+    "next-words": _next_words,
     "replaced": _replaced,
     "transcript": _transcript,
     "pairs": _pairs,

@@ -60,7 +60,9 @@ class Source:
     kind: str
 
 
-def sources(inputs: Inputs, further: Mapping[str, Sequence[str]]) -> dict[str, tuple[Source, ...]]:
+def sources(
+    inputs: Inputs, further: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, tuple[Source, ...]]:
     """Which arguments feed which stream; an encoder-decoder's streams are `encoder` and `decoder`.
 
     Args:
@@ -68,7 +70,7 @@ def sources(inputs: Inputs, further: Mapping[str, Sequence[str]]) -> dict[str, t
         further: Arguments whose names do not tell, each with its stream and its kind.
     """
     found: dict[str, list[Source]] = {}
-    kinds = {**_KINDS, **{name: (row[0], row[1]) for name, row in further.items()}}
+    kinds = {**_KINDS, **{name: (row[0], row[1]) for name, row in (further or {}).items()}}
     two_sided = any(kinds[name][0] == "decoder" for name in inputs if name in kinds)
     for name in inputs:
         if name not in kinds:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ptmkb.catalogue import load_catalogue
-from ptmkb.probe.measures import Unmeasurable
+from ptmkb.probe.measures import Unmeasurable, objective
 from ptmkb.probe.stacks import CROSS, JOINT
 from ptmkb.probe.subjects import subject_for, subject_of_type
 
@@ -113,6 +113,25 @@ def test_a_model_without_positions_says_so() -> None:
     assert not subject.streams
     with pytest.raises(Unmeasurable, match="no positions"):
         subject.outputs()
+
+
+@pytest.mark.parametrize(
+    ("model_type", "expected"),
+    [
+        ("fsmt", "sequence-to-sequence"),
+        ("parakeet_ctc", "ctc"),
+        ("siglip", "contrastive"),
+        ("patchtst", "regression"),
+        ("funnel", "replaced-token"),
+        ("detr", "unknown"),
+    ],
+)
+def test_losses_of_every_kind(model_type: str, expected: str) -> None:
+    reading = objective.measure(subject_of_type(model_type))[None]
+    assert reading.value == expected
+    if expected == "unknown":
+        assert reading.detail["loss"] > 0
+        assert reading.detail["why"] == "loss computed, formula not recognised"
 
 
 def test_modes() -> None:
