@@ -138,7 +138,7 @@ def test_the_table_of_architectures_is_filtered(page: Page, address: str) -> Non
     assert 0 < len(sparse) < len(named)
     assert "qwen3_moe" in sparse
     assert f"{len(sparse)} of {total}" in (page.text_content(".kb-filter output") or "")
-    page.click('.kb-architectures a:text-is("qwen3_moe")')
+    page.click('.kb-architectures a[href="qwen3_moe/"]')
     page.wait_for_url("**/architectures/qwen3_moe/")
     assert page.locator(".kb-blocks svg").count() == 1
 
