@@ -16,6 +16,7 @@ from ptmkb.probe import streams
 from ptmkb.probe.dataflow import INPUT, Call, Recorder, record
 from ptmkb.probe.regions import Graph, Residual
 from ptmkb.probe.subject import Subject
+from ptmkb.probe.subjects import class_data
 
 _ARGUMENTS = (  # a word in an argument's name, and the stream that it feeds; the first that fits
     ("pixel", "image"), ("image", "image"), ("video", "video"), ("ids", "text"), ("text", "text"), ("audio", "audio"),
@@ -53,7 +54,7 @@ def residual_blocks(subject: Subject) -> dict[str, tuple[nn.Module, ...]]:
 
 def input_name(argument: str, subject: Subject) -> str:
     """The stream that an argument of the forward pass feeds."""
-    for stream, rows in streams.sources(subject.model, subject.inputs).items():
+    for stream, rows in streams.sources(subject.inputs, class_data(type(subject.model).__name__).get("streams", {})).items():
         if any(row.argument == argument for row in rows):
             return stream
     return next((stream for word, stream in _ARGUMENTS if word in argument), "input")
