@@ -54,7 +54,9 @@ def residual_blocks(subject: Subject) -> dict[str, tuple[nn.Module, ...]]:
 
 def input_name(argument: str, subject: Subject) -> str:
     """The stream that an argument of the forward pass feeds."""
-    for stream, rows in streams.sources(subject.inputs, class_data(type(subject.model).__name__).get("streams", {})).items():
+    for stream, rows in streams.sources(
+        subject.inputs, class_data(type(subject.model).__name__).get("streams", {})
+    ).items():
         if any(row.argument == argument for row in rows):
             return stream
     return next((stream for word, stream in _ARGUMENTS if word in argument), "input")
