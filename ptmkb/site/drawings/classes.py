@@ -95,7 +95,7 @@ def class_tree(tree: SourceTree, file: str, name: str, title: str) -> str:
         x, y = row.depth * _STEP, at * _ROW
         below[row.depth] = y + 15
         if row.depth:
-            left = x - _STEP + 6
+            left = x - _STEP - 1
             canvas.path(f"M{left:g} {below[row.depth - 1]:g}V{y + 12:g}H{x:g}", "kb-arc-faint")
         label = escape(row.name)
         place = ""

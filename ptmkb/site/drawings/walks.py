@@ -130,7 +130,7 @@ def _cell(value: Any, language: str) -> str:
     if value is None:
         return "—"
     if isinstance(value, list):
-        return " · ".join(str(one) for one in value)
+        return "<br>".join(escape(str(one)) for one in value)
     return escape(
         word_or("walk", value, language)
         if isinstance(value, str)
