@@ -350,7 +350,7 @@ def _sees(model: nn.Module) -> bool:
     return any(
         getattr(config, name, None) is not None
         for config in configurations(model.config)
-        for name in ("image_size", "patch_size", "resolution")
+        for name in ("image_size", "patch_size")
     )
 
 

@@ -108,7 +108,9 @@ def conclude(
         depths = range(1, size + 1) if depth is None else (depth,)
         if any(_equal(whole, _in_band(step * before * n, step * ahead * n, step)) for n in depths):
             return local
-    local = next((layer for layer in (local, *own) if layer is not None and _is_local(layer)), None)
+    # A layer's own window is believed up to half of the sequence: what a decaying state keeps of far positions may be too little to see.
+    near = [layer for layer in own if 2 * layer.value.get("window", 0) <= len(whole)]
+    local = next((layer for layer in (local, *near) if layer is not None and _is_local(layer)), None)
     if local is None or pattern.kind not in _UNBOUNDED:
         return pattern
     sizes = {name: number for name, number in local.value.items() if name in _SIZES}

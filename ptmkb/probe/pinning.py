@@ -144,6 +144,8 @@ def _with(output: Any, old: Tensor | None, new: Tensor) -> Any:
             if value is old:
                 output[name] = new  # type: ignore[index]
         return output
+    if isinstance(output, tuple) and hasattr(output, "_fields"):
+        return type(output)(*(_with(value, old, new) for value in output))
     if isinstance(output, tuple | list):
         return type(output)([_with(value, old, new) for value in output])
     return output

@@ -183,7 +183,7 @@ def _at(returned: Any, place: str, count: int | None = None) -> Tensor:
         returned: What a forward pass returned.
         place: Names and numbers on the way to it, and then what is to be done with it: `0:12` takes these positions, `first_half` half
             of the features, `axis2` says that the positions are on the third axis, `pieces` cuts all that belongs to a sample into as
-            many pieces as the stream has positions, `per_codes` into as many as the output `codes` has.
+            many pieces as the stream has positions.
         count: How many positions the stream has by itself.
     """
     value: Any = returned
@@ -198,9 +198,8 @@ def _at(returned: Any, place: str, count: int | None = None) -> Tensor:
             value = value.chunk(2, dim=-1)[step == "second_half"]
         elif step == "axis2":
             value = value.transpose(1, 2).flatten(2)
-        elif step == "pieces" or step.startswith("per_"):
-            pieces = count if step == "pieces" else _named(returned, step.removeprefix("per_")).shape[-1]
-            whole = value.flatten(1)
+        elif step == "pieces":
+            whole, pieces = value.flatten(1), count or 1
             value = whole[:, : whole.shape[1] // pieces * pieces].unflatten(1, (pieces, -1))
         else:
             value = _named(value, step)
@@ -234,7 +233,7 @@ def _split(output: Tensor, counts: Mapping[str, int | None]) -> dict[str, Tensor
         length = left if count is None else count
         if count is not None and order == len(counts) - 1 and left > 0 and None not in counts.values():
             start += left
-        if length > 0:
+        if 0 < length <= output.shape[1] - start:
             pieces[stream] = output[:, start : start + length]
         start += length
     return pieces
@@ -250,6 +249,7 @@ def stream(
     inputs: Inputs,
     output: Tensor | None,
     places: Sequence[int] | None = None,
+    held: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[Stream, int]:
     """A stream that can be replaced position by position.
 
@@ -260,6 +260,7 @@ def stream(
         inputs: Its inputs.
         output: The stream's output, (batch, positions, features); None where it has none.
         places: Where its positions are in the text that holds places for it, where one does.
+        held: By kind, which positions of a text are held for others; an encoder's stream has words and pictures in one.
 
     Returns:
         The stream; how many leading positions of the output belong to tokens that the model added.
@@ -267,19 +268,22 @@ def stream(
     positions = None if output is None else int(output.shape[1])
     first = inputs[rows[0].argument]
     own = own_positions(rows[0].kind, model, first, positions) if places is None else len(places)
-    replacers = [
-        replacer(
-            Region(row.argument, row.kind, own, tuple(places) if row.kind == "token" and places else None),
-            model,
-            inputs,
-        )
-        for row in rows
-    ]
+    others = sorted(place for row in (held or {}).values() for place in row) if places is None else []
+    taken = others if rows[0].kind == "token" and len(rows) > 1 else []
+    replacers = []
+    for row in rows:
+        token = row.kind == "token"
+        count = len(taken) if taken and not token else own
+        region = Region(row.argument, row.kind, count, tuple(places) if token and places else None)
+        replacers.append((replacer(region, model, inputs), token))
 
     def replaced(given: Inputs, position: int, generator: torch.Generator) -> Inputs:
         changed = dict(given)
-        for replace in replacers:
-            changed.update(replace(changed, position, generator))
+        for replace, token in replacers:
+            if not taken:
+                changed.update(replace(changed, position, generator))
+            elif token != (position in taken):  # a word, or the piece of the picture that has its place here
+                changed.update(replace(changed, position if token else taken.index(position), generator))
         return changed
 
     return Stream(name, own, replaced), 0 if positions is None else positions - own

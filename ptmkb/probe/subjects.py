@@ -109,7 +109,8 @@ def subject_of(model: nn.Module, name: str, scale: str = "tiny") -> Subject:
             raise
         return Subject(name, model, inputs, {}, _cannot_run(error), scale=scale)
     sources = streams.sources(inputs, data.get("streams", {}))
-    places = _places(model, inputs, sources)
+    held = held_places(model, inputs)
+    places = _places(held, inputs, sources)
     try:
         read = streams.reader(sources, inputs, returned, data.get("read", {}), places)
     except LookupError as error:
@@ -119,7 +120,7 @@ def subject_of(model: nn.Module, name: str, scale: str = "tiny") -> Subject:
     found, leading = {}, {}
     for stream, rows in sources.items():
         output = outputs.get(stream) if len(outputs) > 1 or len(sources) > 1 else next(iter(outputs.values()))
-        made, before = streams.stream(stream, rows, model, inputs, output, places.get(stream))
+        made, before = streams.stream(stream, rows, model, inputs, output, places.get(stream), held)
         if output is not None or scale != "tiny" or any(_moves(model, made, inputs, read, outputs)):
             found[stream], leading[stream] = made, before
 
@@ -131,7 +132,8 @@ def subject_of(model: nn.Module, name: str, scale: str = "tiny") -> Subject:
         losses = _losses(model, inputs, {key: value.positions for key, value in found.items()}, ways, data)
     lengths = {key: int(value.shape[1]) for key, value in outputs.items()}
     wholes = {id(_whole(value)): int(_whole(value).shape[1]) for value in outputs.values()}
-    joint = next(iter(wholes.values())) if len(outputs) > 1 and len(wholes) == 1 else None
+    together = sum(stream in outputs for stream in found) > 1 and len(wholes) == 1
+    joint = next(iter(wholes.values())) if together else None
     if places:
         joint = sum(len(own) for own in places.values())
     subject = Subject(
@@ -143,7 +145,7 @@ def subject_of(model: nn.Module, name: str, scale: str = "tiny") -> Subject:
         modes=ways,
         losses=losses,
         blocks=stacks.blocks(ran, lengths, joint, shared=bool(places)),
-        places=places if all(stream in found for stream in places) else {},
+        places=places if all(stream in outputs for stream in places) else {},
         scale=scale,
     )
     if first is not None:
@@ -166,10 +168,10 @@ def _unreadable(reason: str) -> Callable[[Any], Mapping[str, Tensor]]:
 
 
 def _places(
-    model: nn.Module, inputs: Inputs, sources: Mapping[str, tuple[streams.Source, ...]]
+    held: Mapping[str, list[int]], inputs: Inputs, sources: Mapping[str, tuple[streams.Source, ...]]
 ) -> dict[str, tuple[int, ...]]:
     """Where each stream's positions are in a text that holds places for the others; empty where none does."""
-    held = held_places(model, inputs)
+    held = {kind: list(own) for kind, own in held.items()}
     if "text" not in sources or not held:
         return {}
     if "video" in held and "video" not in sources:

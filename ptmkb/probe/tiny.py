@@ -28,6 +28,7 @@ from ptmkb.probe.targets import Buildable
 from ptmkb.reference import load
 
 _DATA = Path(__file__).parent / "data" / "tiny.yaml"
+_UNLOADED = Path(__file__).parent / "data" / "unloaded.yaml"
 _UNBUILT = Path(__file__).parent / "data" / "unbuilt.yaml"
 
 # Which head a model gets by default: the one it was pre-trained with. `PRETRAINING` says so where it is filled in; else a head that uses all
@@ -61,6 +62,12 @@ def model_types() -> tuple[str, ...]:
 def unbuilt() -> dict[str, dict[str, str]]:
     """The model types that cannot be built or run, by name: `why`, and `needs` where a missing package is the reason."""
     return dict(yaml.safe_load(_UNBUILT.read_text(encoding="utf-8")))
+
+
+@cache
+def unloaded() -> dict[str, str]:
+    """The model types whose saved tiny model the automatic class does not load again, and why."""
+    return dict(yaml.safe_load(_UNLOADED.read_text(encoding="utf-8")))
 
 
 def architectures(model_type: str) -> tuple[str, ...]:
@@ -135,9 +142,11 @@ def build(model_type: str, architecture: str | None = None, seed: int = 0, **ove
         LookupError: There is no such class.
     """
     config = tiny_config(model_type, overrides)
-    if part := tiny_data().get(model_type, {}).get("part"):
-        config = getattr(config, part)
-    return _built(model_class(architecture or architectures(model_type)[0], config), config, seed)
+    name = architecture or architectures(model_type)[0]
+    data = tiny_data().get(model_type, {})
+    if "part" in data and name == data["architecture"]:
+        config = getattr(config, data["part"])
+    return _built(model_class(name, config), config, seed)
 
 
 def build_entry(entry: Buildable, seed: int = 0) -> nn.Module:

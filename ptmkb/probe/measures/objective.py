@@ -201,7 +201,8 @@ class _Identification:
         detail: dict[str, Any] = {"field": name, "loss": float(f"{float(self.base[0][name]):.6g}")}
         objectives = sorted({term.objective for term in candidates})
         if len(objectives) != 1:
-            return Reading("unknown", {**detail, "candidates": objectives})
+            why = "several formulas fit" if objectives else "loss computed, formula not recognised"
+            return Reading("unknown", {**detail, "candidates": objectives, "why": why})
         term = candidates[0]
         value, moves = self.refined(term)
         detail |= {"formula": term.formula, "output": term.output, "labels": term.label, "is": how}
