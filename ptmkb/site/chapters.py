@@ -17,7 +17,7 @@ from ptmkb.site.page import Page, link
 from ptmkb.site.pictures import blocks
 from ptmkb.site.tours import expand_tour
 from ptmkb.site.values import caption_text, part_text
-from ptmkb.site.walks import WalkFigureError, expand_walks
+from ptmkb.site.walks import WalkFigureError, expand_classes, expand_walks
 
 _LINE = r"<!-- (?:drawing:)?(?P<kind>(?<=drawing:)[a-z]+|flow):(?P<model>[\w.-]+)(?::(?P<part>[\w>-]+))?(?:@(?P<variant>[\w. -]+?))? -->"
 _PICTURE = re.compile(f"^{_LINE}$", re.MULTILINE)
@@ -60,7 +60,8 @@ def expand(markdown: str, origin: str, knowledge: Knowledge) -> str:
         return f'<div class="kb-figures" markdown>\n{figures}\n</div>\n\n'
 
     try:
-        return expand_walks(_toured(_ROW.sub(row, markdown), origin, knowledge), origin, knowledge.language)
+        drawn = expand_classes(_ROW.sub(row, markdown), origin, knowledge.tree)
+        return expand_walks(_toured(drawn, origin, knowledge), origin, knowledge.language)
     except WalkFigureError as error:
         raise ChapterError(str(error)) from None
 

@@ -72,7 +72,7 @@ def test_links_between_pages_lead_somewhere(pages: dict[str, Page]) -> None:
     for path, page in pages.items():
         if not path.endswith(".md"):
             continue
-        prose = re.sub(r"<pre.*?</pre>", "", page.text, flags=re.DOTALL)
+        prose = re.sub(r"<pre.*?</pre>|```.*?```", "", page.text, flags=re.DOTALL)
         for target in LINK.findall(prose):
             file, _, anchor = target.partition("#")
             resolved = posixpath.normpath(posixpath.join(posixpath.dirname(path), file))
