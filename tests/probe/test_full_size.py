@@ -20,6 +20,7 @@ from ptmkb.probe.meta import runnable
 from ptmkb.probe.probing import measurements
 from ptmkb.probe.subject import Subject
 from ptmkb.probe.subjects import subject_of
+from ptmkb.probe.targets import of_entry
 
 
 def full(model_type: str, **settings: Any) -> Subject:
@@ -102,7 +103,7 @@ def test_one_build_serves_all_measures_of_a_variant(monkeypatch: pytest.MonkeyPa
         "ptmkb.probe.subjects.tiny.variant", lambda entry, name: built.append(name) or plain(entry, name)
     )
     entry = load_catalogue().models["mixtral"]
-    found = [one for piece in probing.findings(entry) for one in piece.measured if one.variant]
+    found = [one for piece in probing.findings(of_entry(entry)) for one in piece.measured if one.variant]
     assert built == [variant.name for variant in entry.variants]
     at_full_size = {name for name in measure_names() if "variant" in load_measure(name).SCALES}
     assert {one.measure for one in found} == at_full_size
