@@ -30,6 +30,8 @@ def kind_of(function: Callable[[Tensor], Any], like: Tensor) -> str | None:
         `LayerNorm` (multiples and shifts of a vector give the same), `RMSNorm` (multiples only), `GroupNorm` (as `LayerNorm`, but
         positions change one another).
     """
+    if not like.numel():
+        return None
     generator = torch.Generator().manual_seed(0)
 
     def vectors() -> Tensor:

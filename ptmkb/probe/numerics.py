@@ -114,7 +114,9 @@ def without_dropout(model: nn.Module) -> Iterator[None]:
     ]
     kept: list[tuple[Any, str, Any]] = []
     for holder in holders:
-        for name, value in list(vars(holder).items()):
+        for name, value in list(
+            getattr(holder, "__dict__", {}).items()
+        ):  # a part's `config` may be a mapping
             if name.endswith("layerdrop") and isinstance(value, float) and value:
                 kept.append((holder, name, value))
                 setattr(holder, name, 0.0)

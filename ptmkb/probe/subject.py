@@ -133,6 +133,15 @@ class Subject:
             (self.model, dict(self.blocks))
         )  # in one go: the blocks stay parts of the copy
         run_experts(model, "eager")  # the fused kernels do not know float64
+        for module in model.modules():
+            # What a module remembers of an earlier run (a codebook, say) is neither parameter nor buffer.
+            vars(module).update(
+                {
+                    name: value.double()
+                    for name, value in vars(module).items()
+                    if hasattr(value, "is_floating_point") and value.is_floating_point()
+                }
+            )
         return replace(
             self,
             model=model.double(),

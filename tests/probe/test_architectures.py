@@ -188,3 +188,9 @@ def test_the_benchmark_measures_both_loops() -> None:
     assert set(result["slowest"]) == {"vit", "gpt2"}
     json.dumps(result)
     assert any("× the bare loop" in line for line in bench_architectures.report(result))
+
+
+def test_models_with_odd_parts_are_measured() -> None:
+    for model_type, measure in (("idefics", "learns"), ("higgs_audio_v2", "norm")):
+        subject = subject_of_type(model_type)  # a configuration that is a mapping; a norm that gets nothing
+        assert load_measure(measure).measure(subject), model_type
