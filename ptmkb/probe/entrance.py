@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
+from functools import cached_property
 
 import torch
 
@@ -99,7 +100,16 @@ class Entrance:
         return [*({"kind": "stack", "name": name} for name in stacks), *made]
 
     def _after_stack(self, at: int) -> bool:
-        return not self.graph.above([at]).isdisjoint(self.owner)
+        return at in self._behind
+
+    @cached_property
+    def _behind(self) -> set[int]:
+        """The nodes of the stacks and all that anything of theirs went into; nodes are numbered in the order in which they ran."""
+        found = set(self.owner)
+        for at, node in enumerate(self.nodes):
+            if not found.isdisjoint(node.inputs):
+                found.add(at)
+        return found
 
     def _sources(self, at: int) -> list[int]:
         """What a node joins, where that comes from different inputs of the model; empty where it joins nothing of that kind."""
