@@ -114,6 +114,8 @@ class Subject:
         """The same subject in float64, model and inputs, on a copy: what `flow` needs to tell influence from rounding."""
         import copy
 
+        import torch
+
         from ptmkb.probe.numerics import run_experts
 
         wide: dict[int, Any] = {}  # batches that share a tensor go on sharing it
@@ -123,7 +125,7 @@ class Subject:
                 return {name: doubled(item) for name, item in value.items()}
             if type(value) in (list, tuple):
                 return type(value)(doubled(item) for item in value)
-            floating = hasattr(value, "is_floating_point") and value.is_floating_point()
+            floating = isinstance(value, torch.Tensor) and value.is_floating_point()
             return wide.setdefault(id(value), value.double()) if floating else value
 
         def double(inputs: Inputs) -> Inputs:
@@ -139,7 +141,7 @@ class Subject:
                 {
                     name: value.double()
                     for name, value in vars(module).items()
-                    if hasattr(value, "is_floating_point") and value.is_floating_point()
+                    if isinstance(value, torch.Tensor) and value.is_floating_point()
                 }
             )
         return replace(
