@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 INPUTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve site test probe survey lint format bench schemas clean
+.PHONY: help serve site test probe architectures survey lint format bench schemas clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -22,6 +22,9 @@ test: $(VENV)/.dev ## all tests
 
 probe: $(VENV)/.dev ## build and measure every catalogued model, and keep the evidence
 	@$(BIN)/ptmkb probe --all --evidence
+
+architectures: $(VENV)/.dev ## measure every model type of transformers, claimed or not, and keep the record
+	@OMP_NUM_THREADS=1 $(BIN)/ptmkb probe --types --evidence
 
 survey: $(VENV)/.dev ## build and run every model type of transformers in tiny
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.survey_types

@@ -4,8 +4,8 @@ A mutant is a claim that contradicts what was measured: another of the measure's
 part, a size one off, doubled or halved, a count 5, 10 or 20 % or ten times too large or too small, a yes for a no. It is judged against the committed
 evidence by the same code that judges real claims; only `refuted` counts. Where an entry notes a discrepancy, the noted value is what is falsified.
 
-Not counted are changed claims that are true: what was measured itself, `causal` of a model whose window looks only back, and any one of several
-objectives that were measured together.
+Not counted are changed claims that are true: what was measured itself, `causal` of a model whose window looks only back, any one of several
+objectives that were measured together, and the name of a family (`absolute`) for what was measured of it.
 """
 
 from __future__ import annotations
@@ -156,6 +156,10 @@ def _otherwise(
 
 def _true_too(measure: str, value: Any, measured: Any) -> bool:
     """Whether a changed claim is what was measured, or says less than that but nothing false."""
+    if measure == "position":
+        given, implicit = [value] if isinstance(value, str) else value, ("convolution", "recurrence")
+        fits = [[kind for kind in measured if kind == one or kind.startswith(f"{one}-")] for one in given]
+        return all(fits) and set(measured) - {kind for row in fits for kind in row} <= set(implicit)
     if isinstance(measured, list):
         return value in measured or value == measured
     if isinstance(measured, Mapping):

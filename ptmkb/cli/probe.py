@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,9 +30,17 @@ def probe(
     ctx: typer.Context,
     ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ID]...", help="Models of the catalogue.", show_default=False),
+        typer.Argument(
+            metavar="[ID]...", help="Models of the catalogue; with --types, model types.", show_default=False
+        ),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every model of the catalogue.")] = False,
+    types: Annotated[
+        bool,
+        typer.Option(
+            "--types", help="Measure model types of transformers, all or those named, claimed or not."
+        ),
+    ] = False,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -63,23 +71,28 @@ def probe(
         bool, typer.Option("--fresh", help="Measure again what nothing has changed about, too.")
     ] = False,
     evidence: Annotated[
-        bool, typer.Option("--evidence", help="Make this run the committed evidence (with --all).")
+        bool, typer.Option("--evidence", help="Make this run the committed evidence (with --all or --types).")
     ] = False,
 ) -> None:
     """Build models small, run them, and measure what their entries claim. Exit code 1 if a claim is refuted or a model fails."""
     catalogue = _state(ctx).load_catalogue()
     if checkpoint is not None:
+        if types:
+            refuse("--checkpoint measures one model's weights; leave out --types")
         _probe_checkpoint(checkpoint, catalogue, ids or [], all_ or evidence, report, format_)
         return
-    entries = _chosen(catalogue, ids or [], all_)
-    if evidence and not all_:
-        refuse("--evidence is about the whole catalogue; add --all")
     _needs_torch()
+    if types:
+        names = _chosen_types(ids or [], all_)
+    else:
+        entries = _chosen(catalogue, ids or [], all_)
+    if evidence and (bool(ids) if types else not all_):
+        refuse("--evidence is about all of them; " + ("leave out the names" if types else "add --all"))
     from ptmkb.probe.cache import Cache
     from ptmkb.probe.progress import Bar, Lines
-    from ptmkb.probe.record import EVIDENCE, write_record
+    from ptmkb.probe.record import EVIDENCE, write_architectures, write_record
     from ptmkb.probe.reports import write_report
-    from ptmkb.probe.runner import children, probe_all, timeless
+    from ptmkb.probe.runner import children, probe_all, probe_types, timeless
 
     _can_be_written(report)
     bar = Bar() if sys.stderr.isatty() else None
@@ -94,20 +107,27 @@ def probe(
             refuse(str(error))
         workers, measures = cluster.workers(client), cluster.cluster(client)
     try:
-        record, whole = probe_all(entries, catalogue, measures, bar or Lines(), Cache(fresh=fresh), workers)
+        how = (measures, bar or Lines(), Cache(fresh=fresh), workers)
+        record, whole = probe_types(names, catalogue, *how) if types else probe_all(entries, catalogue, *how)
     finally:
         if bar is not None:
             bar.close()
     if report is not None:
         write_report(record, report)
-    if evidence and whole:
+    if evidence and whole and types:
+        write_architectures(record)
+    elif evidence and whole:
         write_record(timeless(record), EVIDENCE / f"transformers-{record.transformers}.json")
     if format_ is Format.json:
-        print_json(record.model_dump(mode="json", exclude={"models": {"__all__": {"measured"}}}))
+        left_out: Any = None if types else {"models": {"__all__": {"measured"}}}
+        print_json(record.model_dump(mode="json", exclude=left_out))
+    elif types:
+        _print_types(record)
     else:
         _print(record)
     if not whole:
-        sys.stderr.write(f"ptmkb: stopped; {len(record.models)} of {len(entries)} models were done\n")
+        total = len(names) if types else len(entries)
+        sys.stderr.write(f"ptmkb: stopped; {len(record.models)} of {total} models were done\n")
         raise typer.Exit(INTERRUPTED)
     if any(model.status == "failed" for model in record.models):
         raise typer.Exit(FAILS)
@@ -181,6 +201,18 @@ def _chosen(catalogue: Catalogue, ids: list[str], every: bool) -> list[Model]:
     return [catalogue.models[model_id] for model_id in dict.fromkeys(ids)]
 
 
+def _chosen_types(names: list[str], every: bool) -> list[str]:
+    from ptmkb.probe.targets import model_types
+
+    if every:
+        refuse("--types without names is all of them; leave out --all")
+    known = model_types()
+    for name in names:
+        if name not in known:
+            refuse(f"transformers has no model type `{name}`{_suggestion(name, list(known))}")
+    return list(dict.fromkeys(names)) or list(known)
+
+
 def _suggestion(name: str, known: list[str]) -> str:
     from difflib import get_close_matches
 
@@ -216,12 +248,32 @@ def _print(record: ProbeRecord) -> None:
             sys.stdout.write(f"{model.id}: {model.why}\n")
 
 
+def _print_types(record: ProbeRecord) -> None:
+    """A row a type: of each measure in short what it gave for the model as a whole or for its first part."""
+    shown = ("parameters", "flow", "position", "norm", "layers")
+    rows = []
+    for model in record.models:
+        values = {one.measure: _short(one.value) for one in reversed(model.measured)}
+        cells = [values.get(name, "")[:40] for name in shown]
+        rows.append([model.id, *cells, str(len({one.measure for one in model.measured})), model.status])
+    title = f"transformers {record.transformers}, torch {record.torch}"
+    print_table(title, ["type", *shown, "measures", "status"], rows)
+    statuses = [model.status for model in record.models]
+    told = ", ".join(f"{statuses.count(s)} {s}" for s in ("passed", "failed", "skipped"))
+    sys.stdout.write(f"{len(statuses)} types: {told}\n")
+    for model in record.models:
+        if model.status != "passed":
+            sys.stdout.write(f"{model.id}: {model.why}\n")
+
+
 def _short(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, dict):
         only = value.get("kind") if set(value) == {"kind"} else None
         return str(only) if only else ", ".join(f"{key} {item}" for key, item in value.items())
+    if isinstance(value, list):
+        return "; ".join(_short(item) for item in value)
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 

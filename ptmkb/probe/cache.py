@@ -1,9 +1,10 @@
 """What was measured on each model, kept in the user's cache directory for as long as nothing changes that it depends on.
 
 One file a model, written in one step as soon as the model's child ends: a run that is killed has lost nothing that was done, and the next one
-goes on from there. A file's key is a digest of what its findings depend on: the entry's implementation and variants, the code and data that build
-and measure models (found by following imports from it), the reference implementation, the versions of `transformers`, `torch` and Python. Claims
-are no part of it, because verdicts are made anew from the findings in every run. Needs no torch.
+goes on from there. A file's keys are digests of what its findings depend on: the implementation and (in a key of its own) the variants, the code
+and data that build and measure models (found by following imports from it), the reference implementation, the versions of `transformers`, `torch`
+and Python. Claims are no part of them, because verdicts are made anew from the findings in every run. A model type and the entry that builds the
+same share a file: whichever is measured first, its tiny model is not measured again for the other. Needs no torch.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import ptmkb
-from ptmkb.catalogue import Model
-from ptmkb.probe.findings import Findings
+from ptmkb.probe.findings import Findings, joined, part
+from ptmkb.probe.targets import Target
 
 _PACKAGE = Path(ptmkb.__file__).parent
 _PROBE = _PACKAGE / "probe"
@@ -57,50 +58,70 @@ class Cache:
         self.where = where or directory()
         self._fresh = fresh
 
-    def load(self, entry: Model) -> tuple[Findings, float] | None:
-        """The findings about an entry, and how many seconds they took; None where there are none that still hold."""
-        held = self._read(entry.id)
-        if self._fresh or held is None or held.get("key") != self.key(entry):
+    def load(self, target: Target) -> tuple[Findings, float] | None:
+        """All findings about a target, and how many seconds they took; None where there are none that still hold."""
+        held = self._held(target)
+        if held is None:
             return None
-        try:
-            return Findings.model_validate(held["findings"]), float(held["seconds"])
-        except (ValueError, KeyError, TypeError):
-            return None
+        found, seconds, whole = held
+        if not target.variants:
+            return part(found, tiny=True), seconds
+        return (found, seconds) if whole else None
 
-    def seconds(self, entry: Model) -> float | None:
-        """How long the entry took when it was last measured, in whatever state it was then."""
-        held = self._read(entry.id)
+    def tiny(self, target: Target) -> tuple[Findings, float] | None:
+        """Those about its tiny model alone."""
+        held = self._held(target)
+        return None if held is None else (part(held[0], tiny=True), held[1])
+
+    def seconds(self, target: Target) -> float | None:
+        """How long the target took when it was last measured, in whatever state it was then."""
+        held = self._read(target)
         seconds = held.get("seconds") if held else None
         return float(seconds) if isinstance(seconds, int | float) else None
 
-    def save(self, entry: Model, findings: Findings, seconds: float) -> None:
-        """Keep findings; where nothing can be written, nothing is kept."""
+    def save(self, target: Target, findings: Findings, seconds: float) -> None:
+        """Keep findings; where nothing can be written, nothing is kept.
+
+        Args:
+            target: What they are about.
+            findings: Tiny model and variants; of a target without variants those that are held and still go with the tiny model stay.
+            seconds: How long they took.
+        """
+        key, variants = self.key(target), self.variants_key(target)
+        if not target.variants and (held := self._held(target)) is not None:
+            rest = part(held[0], tiny=False)
+            if rest.measured or rest.silences:
+                read = self._read(target) or {}
+                findings, variants, seconds = joined([findings, rest]), str(read.get("variants")), held[1]
         data = {
-            "key": self.key(entry),
+            "key": key,
+            "variants": variants,
             "seconds": round(seconds, 2),
             "findings": findings.model_dump(mode="json"),
         }
         name = None
         try:
             self.where.mkdir(parents=True, exist_ok=True)
-            for left in self.where.glob(f".{entry.id}.*.part"):  # by a run that was killed while it wrote
+            for left in self.where.glob(
+                f".{target.held_as}.*.part"
+            ):  # by a run that was killed while it wrote
                 if time.time() - left.stat().st_mtime > _STALE:
                     left.unlink()
-            handle, name = tempfile.mkstemp(dir=self.where, prefix=f".{entry.id}.", suffix=".part")
+            handle, name = tempfile.mkstemp(dir=self.where, prefix=f".{target.held_as}.", suffix=".part")
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 json.dump(data, file, ensure_ascii=False)
-            Path(name).replace(self._path(entry.id))
+            Path(name).replace(self._path(target))
         except OSError:
             if name is not None:
                 with contextlib.suppress(OSError):
                     Path(name).unlink()
 
-    def key(self, entry: Model) -> str:
-        """A digest of all that the entry's findings depend on."""
-        reference = entry.implementation.module if entry.implementation.kind == "reference" else None
+    def key(self, target: Target) -> str:
+        """A digest of all that the findings about the tiny model depend on."""
+        made = target.implementation
+        reference = made.module if made.kind == "reference" else None
         parts = {
-            "implementation": entry.implementation.model_dump(mode="json"),
-            "variants": [variant.model_dump(mode="json", exclude={"hub"}) for variant in entry.variants],
+            "implementation": made.model_dump(mode="json"),
             "code": self._code,
             "reference": _digest(_followed([_PACKAGE / "reference" / f"{reference}.py"]))
             if reference
@@ -108,6 +129,23 @@ class Cache:
             "installed": self._installed,
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @staticmethod
+    def variants_key(target: Target) -> str:
+        """A digest of what else those about the variants depend on."""
+        parts = [variant.model_dump(mode="json", exclude={"hub"}) for variant in target.variants]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def _held(self, target: Target) -> tuple[Findings, float, bool] | None:
+        """What is held and still goes with the tiny model, its seconds, and whether its variants are the target's."""
+        held = self._read(target)
+        if self._fresh or held is None or held.get("key") != self.key(target):
+            return None
+        try:
+            found, seconds = Findings.model_validate(held["findings"]), float(held["seconds"])
+        except (ValueError, KeyError, TypeError):
+            return None
+        return found, seconds, held.get("variants") == self.variants_key(target)
 
     @cached_property
     def _code(self) -> str:
@@ -117,12 +155,12 @@ class Cache:
     def _installed(self) -> dict[str, str]:
         return {"python": platform.python_version()} | {name: installed(name) for name in _INSTALLED}
 
-    def _path(self, model_id: str) -> Path:
-        return self.where / f"{model_id}.json"
+    def _path(self, target: Target) -> Path:
+        return self.where / f"{target.held_as}.json"
 
-    def _read(self, model_id: str) -> dict[str, Any] | None:
+    def _read(self, target: Target) -> dict[str, Any] | None:
         try:
-            held = json.loads(self._path(model_id).read_bytes())
+            held = json.loads(self._path(target).read_bytes())
         except (OSError, ValueError):
             return None
         return held if isinstance(held, dict) else None

@@ -2,8 +2,8 @@
 
 A child is a copy of the warm parent, in a session of its own, with a limit on its address space and on its time; what it prints goes
 through a pipe of which the last lines are kept; its result comes back through another, and so does every piece that it emits before. A child
-that crashes, exits, hangs, runs out of memory or floods its output is an `Outcome` with a reason and the pieces that came until then. When the
-parent dies, however suddenly, its children die with it.
+that crashes, exits, hangs, runs out of memory or floods its output is an `Outcome` with a reason and the pieces that came until then. While
+children take much memory together, no further one is started. When the parent dies, however suddenly, its children die with it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+
+from ptmkb.probe import footprint
 
 GIB = 1 << 30
 _HEADER = struct.Struct(
@@ -39,11 +41,13 @@ class Limits:
         seconds: Wall-clock time.
         memory: Address space beyond what the parent already has, in bytes.
         output: How much of the end of its output is kept, in bytes.
+        together: Memory that the parent and all its children may take before a further child has to wait, in bytes. One child always runs.
     """
 
     seconds: float = 120.0
     memory: int = 4 * GIB
     output: int = 4096
+    together: int = 6 * GIB
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ def run(
     with selectors.DefaultSelector() as selector:
         try:
             while waiting or running:
-                while waiting and len(running) < (workers or os.cpu_count() or 1):
+                while waiting and len(running) < (workers or os.cpu_count() or 1) and _fits(running, limits):
                     name, task = waiting.pop()
                     on_start(name)
                     child = _fork(name, task, limits, running.values())
@@ -147,6 +151,12 @@ def run(
                 _kill(child)
                 os.waitpid(child.pid, 0)
                 _close(child, selector)
+
+
+def _fits(running: Iterable[int], limits: Limits) -> bool:
+    """Whether there is room for one more child, as large as the largest that runs; always for the first."""
+    sizes = [footprint.proportional(child) for child in running]
+    return not sizes or footprint.proportional(os.getpid()) + sum(sizes) + max(sizes) <= limits.together
 
 
 def _fork(name: str, task: Callable[[], bytes], limits: Limits, running: Iterable[_Child]) -> _Child:

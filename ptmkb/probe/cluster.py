@@ -6,21 +6,21 @@ measuring. A worker that dies takes nothing with it: the scheduler gives what it
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
+import threading
 from collections.abc import Generator, Mapping
 from typing import Any
 
-from ptmkb.catalogue import Model
 from ptmkb.probe.cache import Cache
 from ptmkb.probe.children import Limits
 from ptmkb.probe.findings import Findings
-from ptmkb.probe.remote import Answer
+from ptmkb.probe.remote import Answer, Server
 from ptmkb.probe.runner import Done, Executor, Watcher
+from ptmkb.probe.targets import Target
 
 SCHEME = "dask://"
+_OF_THREAD = (
+    threading.local()
+)  # a worker's threads have a process each, which dies with the thread that started it
 _CONNECT = 10  # seconds to find the scheduler in
 
 
@@ -62,19 +62,19 @@ def cluster(client: Any, limits: Limits = Limits()) -> Executor:  # noqa: B008 -
         limits: Of each entry's child on its worker.
     """
 
-    def execute(entries: Mapping[str, Model], watcher: Watcher) -> Generator[Done]:
+    def execute(targets: Mapping[str, Target], watcher: Watcher) -> Generator[Done]:
         from distributed import as_completed
 
         cache = Cache()
         futures = {}
-        for place, (model_id, entry) in enumerate(entries.items()):
+        for place, (name, target) in enumerate(targets.items()):
             asked = {
-                "entry": entry.model_dump(mode="json", by_alias=True),
+                "target": target.model_dump(mode="json", by_alias=True),
                 "seconds": limits.seconds,
                 "memory": limits.memory,
             }
-            future = client.submit(measure, asked, cache.key(entry), pure=False, priority=-place)
-            futures[future] = model_id
+            future = client.submit(measure, asked, _key(cache, target), pure=False, priority=-place)
+            futures[future] = name
         try:
             for future in as_completed(list(futures), loop=client.loop):
                 yield _done(futures.pop(future), future)
@@ -100,20 +100,16 @@ def _done(model_id: str, future: Any) -> Done:
     )
 
 
+def _key(cache: Cache, target: Target) -> str:
+    return cache.key(target) + cache.variants_key(target)
+
+
 def measure(asked: dict[str, Any], key: str) -> bytes:
-    """What a worker does: measure an entry in processes of their own, if it would measure what the client would."""
-    entry = Model.model_validate(asked["entry"])
-    if Cache().key(entry) != key:
+    """What a worker does: have its warm process measure a target, if it would measure what the client would."""
+    if _key(Cache(), Target.model_validate(asked["target"])) != key:
         why = "its worker has other code, or another release of transformers, torch or Python, than this machine"
         return Answer(findings=Findings(), seconds=0.0, why=why).model_dump_json().encode()
-    process = subprocess.run(
-        [sys.executable, "-m", "ptmkb.probe.remote"],
-        input=json.dumps({**asked, "parent": os.getpid()}).encode(),
-        capture_output=True,
-        check=False,
-    )
-    if process.returncode:
-        told = process.stderr.decode(errors="replace").strip().splitlines()[-1:] or [""]
-        why = f"its process ended with code {process.returncode}: {told[0][:300]}"
-        return Answer(findings=Findings(), seconds=0.0, why=why).model_dump_json().encode()
-    return process.stdout
+    if not hasattr(_OF_THREAD, "server"):
+        _OF_THREAD.server = Server()
+    server: Server = _OF_THREAD.server
+    return server.ask(asked)

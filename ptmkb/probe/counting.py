@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ from torch.utils.hooks import RemovableHandle
 from ptmkb.probe.subject import Inputs, Stream, Subject
 
 _FUSED = "scaled_dot_product"  # attention in one kernel; its names end in what it runs on
+_MASKED = (
+    -1e3
+)  # scores that masks lowered lie at -1e4 and far below; others may come out as zero by their size alone
 _SOFTMAXES = ("_softmax", "_safe_softmax")
 _BATCHED = ("bmm", "baddbmm")  # products of activations: queries and keys, weights and values
 _MOVES = {
@@ -73,6 +77,10 @@ class Counter(TorchDispatchMode):
         layers: Elementwise arithmetic counts inside of these only (masks and positions are made outside).
     """
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and guarding against it would cost as much as counting does
+
     def __init__(self, layers: Sequence[nn.Module]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._layers = list(dict.fromkeys(layers))
@@ -98,21 +106,19 @@ class Counter(TorchDispatchMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         out = func(*args, **kwargs)
-        packet = func._overloadpacket
-        name = packet.__name__
+        name, formula, pointwise = _about(func)
         if _FUSED in name:
             self._fused(args, kwargs)
-        elif packet in flop_registry:
-            self._product(name, int(flop_registry[packet](*args, **kwargs, out_val=out)), args, out)
+        elif formula is not None:
+            self._product(name, int(formula(*args, **kwargs, out_val=out)), args, out)
         elif isinstance(out, Tensor) and out.is_floating_point():
             given = [value for value in _tensors(args) if value.is_floating_point() and value.ndim]
             origin = self._origin(given)
-            pointwise = torch.Tag.pointwise in func.tags and name not in _MOVES
             if given and self._depth and (pointwise or name in _SOFTMAXES):
                 event = self._add(out.numel(), out.numel(), origin.masked if origin else 0)
                 origin = _Origin(origin.events | {event}, origin.masked) if origin else None
             if origin and name in _SOFTMAXES:
-                self._masked(origin, out)
+                self._masked(origin, args[0], out)
             elif origin and (pointwise or name in _PASS_ON):
                 self._keep(out, origin)
         return out
@@ -148,9 +154,9 @@ class Counter(TorchDispatchMode):
             event = self._add(operations, out.numel())
         self._keep(out, _Origin(frozenset({event})))
 
-    def _masked(self, origin: _Origin, weights: Tensor) -> None:
-        """A softmax: where it gives zero, the score was not needed, and the value will not be."""
-        masked = weights.numel() - int(torch.count_nonzero(weights))
+    def _masked(self, origin: _Origin, scores: Tensor, weights: Tensor) -> None:
+        """A softmax: where it gives zero to a score that a mask had lowered, this was not needed, and the value will not be."""
+        masked = int(((weights == 0) & (scores < _MASKED)).sum())
         for index in origin.events:
             self._events[index].masked = masked
         self._keep(weights, _Origin(frozenset(), masked))
@@ -185,6 +191,14 @@ class Counter(TorchDispatchMode):
 
     def _step(self, step: int) -> None:
         self._depth += step
+
+
+@cache
+def _about(func: Any) -> tuple[str, Callable[..., Any] | None, bool]:
+    """An operation's name, PyTorch's formula for what it takes where there is one, and whether it is elementwise arithmetic."""
+    packet = func._overloadpacket
+    name = packet.__name__
+    return name, flop_registry.get(packet), torch.Tag.pointwise in func.tags and name not in _MOVES
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:

@@ -56,12 +56,17 @@ class Node:
 
 @dataclass
 class Call:
-    """One run of one block: the nodes of the sequences that it took and gave, and the model's nodes that existed before and after."""
+    """One run of one block: the nodes of the sequences that it took and gave.
+
+    `packed` are those of what it took that is (positions, features), all samples one behind the other: its sequences where it gives
+    nothing of more dimensions.
+    """
 
     stacks: tuple[str, ...]
     module: nn.Module
     taken: list[int]
     given: list[int] = field(default_factory=list)
+    packed: list[int] = field(default_factory=list)
 
 
 class Recorder(Tracer):
@@ -166,12 +171,20 @@ class Recorder(Tracer):
 
     def _open_call(self, stacks: tuple[str, ...], module: nn.Module, args: Any, kwargs: Any) -> None:
         call = Call(stacks, module, [self.node(tensor) for tensor in _sequences((args, kwargs))])
+        call.packed = [
+            self._at[id(t)] for _, t in tensors_in((args, kwargs)) if t.ndim == 2 and id(t) in self._at
+        ]
         self.calls.append(call)
         self._running.append(call)
 
     def _close_call(self, output: Any) -> None:
         call = self._running.pop()
         call.given = [self.node(tensor) for tensor in _sequences(output)]
+        if not call.given:
+            call.taken = call.packed
+            call.given = [
+                self.node(t) for _, t in tensors_in(output) if t.ndim == 2 and t.is_floating_point()
+            ]
 
     def _maybe_norm(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any

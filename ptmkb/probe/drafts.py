@@ -43,11 +43,12 @@ def provisional(model_id: str, model_type: str) -> Model:
 def measured(entry: Model) -> tuple[Findings, tuple[str, ...]]:
     """Everything that can be measured on an entry, and the arguments of its forward pass, from a child of this process."""
     from ptmkb.probe.probing import probe_whole, warm
+    from ptmkb.probe.targets import of_entry
 
     def arguments() -> bytes:
         from ptmkb.probe.subjects import subject_for
 
-        children.emit(probe_whole(entry))
+        children.emit(probe_whole(of_entry(entry)))
         return json.dumps(list(subject_for(entry).inputs)).encode()
 
     warm()

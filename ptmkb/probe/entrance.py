@@ -120,8 +120,11 @@ class Entrance:
             first = next((at for at in nodes if self.nodes[at].op == NORM), attentions[0])
             return [*self._made([at for at in nodes if at < min(first, attentions[0])]), {"kind": "stages"}]
         elements: list[Element] = []
+        convolved = [at for at in nodes if self._convolves(at)]
         for at in nodes:
             element = self._maker(at)
+            if element == {"kind": "embedding", "of": ["convolution"]} and at != convolved[-1]:
+                element = {"kind": "convolution"}  # a residual unit: positions are made last
             last: Element = elements[-1] if elements else {"kind": None}
             if element is None:
                 continue
@@ -142,7 +145,7 @@ class Entrance:
             return {"kind": "norm", "norm": node.about["kind"]}
         if node.op == "embedding":
             return {"kind": "embedding", "of": [self._looked_up(at)]}
-        if node.op.startswith("conv") and node.product is not None and not node.fixed:
+        if self._convolves(at):
             args, kwargs = node.about["arguments"]
             weight = args[1] if len(args) > 1 else kwargs["weight"]
             kernel = [int(size) for size in weight.shape[2:]]
@@ -160,6 +163,10 @@ class Entrance:
                 if made and added.op != "embedding" and _varies(added.tensor, node.tensor):
                     return {"kind": "embedding", "of": ["position" if added.learned else "fixed-position"]}
         return None
+
+    def _convolves(self, at: int) -> bool:
+        node = self.nodes[at]
+        return node.op.startswith("conv") and node.product is not None and not node.fixed
 
     def _selected(self, at: int) -> bool:
         """Whether a tensor is rows of a table of positions, picked by numbers that were counted from the input."""

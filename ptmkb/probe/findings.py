@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict
 
 from ptmkb.catalogue import Catalogue, Model
 from ptmkb.probe.measures import measure_names
-from ptmkb.probe.record import ClaimRecord, Measurement, ModelRecord
-from ptmkb.probe.verdicts import judge, pending
+from ptmkb.probe.record import Built, ClaimRecord, Measurement, ModelRecord, Unmeasured
+from ptmkb.probe.verdicts import Pending, judge, pending
 
 
 class _Finding(BaseModel):
@@ -42,11 +42,13 @@ class Findings(_Finding):
 
     Attributes:
         begun: Measures (with their variant) that were begun, in order: the last of a child that died is the one that killed it.
+        built: What the tiny model is.
     """
 
     measured: tuple[Measurement, ...] = ()
     silences: tuple[Silence, ...] = ()
     begun: tuple[tuple[str, str | None], ...] = ()
+    built: Built | None = None
 
     @property
     def complete(self) -> bool:
@@ -61,15 +63,27 @@ def joined(pieces: Iterable[Findings]) -> Findings:
         measured=tuple(one for piece in held for one in piece.measured),
         silences=tuple(one for piece in held for one in piece.silences),
         begun=tuple(one for piece in held for one in piece.begun),
+        built=next((piece.built for piece in held if piece.built is not None), None),
     )
 
 
-def cut_short(entry: Model, catalogue: Catalogue, findings: Findings, why: str) -> Findings:
+def part(findings: Findings, *, tiny: bool) -> Findings:
+    """Of findings those about the tiny model, or those about the variants."""
+    return findings.model_copy(
+        update={
+            "measured": tuple(one for one in findings.measured if (one.variant is None) == tiny),
+            "silences": tuple(one for one in findings.silences if (one.variant is None) == tiny),
+            "begun": tuple(one for one in findings.begun if (one[1] is None) == tiny),
+            "built": findings.built if tiny else None,
+        }
+    )
+
+
+def cut_short(claims: Iterable[Pending], findings: Findings, why: str) -> Findings:
     """Findings of a probe that died: what it did not come to is unmeasured for the same reason.
 
     Args:
-        entry: The model.
-        catalogue: Where its categories are.
+        claims: What is claimed of the model.
         findings: What was found before.
         why: The reason of the death.
     """
@@ -79,7 +93,7 @@ def cut_short(entry: Model, catalogue: Catalogue, findings: Findings, why: str) 
         name, variant = findings.begun[-1]
         why = f"{why} (while measuring `{name}`{f' of {variant}' if variant else ''})"
     wanted: dict[tuple[str, str | None], None] = dict.fromkeys((name, None) for name in measure_names())
-    wanted |= dict.fromkeys((claim.measure, claim.variant) for claim in pending(entry, catalogue))
+    wanted |= dict.fromkeys((claim.measure, claim.variant) for claim in claims)
     missing = [
         Silence(measure=name, variant=variant, why=why, lasting=False)
         for name, variant in wanted
@@ -87,6 +101,17 @@ def cut_short(entry: Model, catalogue: Catalogue, findings: Findings, why: str) 
     ]
     dead = Silence(measure=None, why=why, failed=True, lasting=False)
     return findings.model_copy(update={"silences": (*findings.silences, dead, *missing)})
+
+
+def unclaimed(name: str, findings: Findings, seconds: float = 0.0) -> ModelRecord:
+    """The record of a model of which nothing is claimed.
+
+    Args:
+        name: The model type.
+        findings: What was found.
+        seconds: How long it took.
+    """
+    return _record(name, findings, (), seconds)
 
 
 def judged(entry: Model, catalogue: Catalogue, findings: Findings, seconds: float = 0.0) -> ModelRecord:
@@ -106,15 +131,31 @@ def judged(entry: Model, catalogue: Catalogue, findings: Findings, seconds: floa
     if skipped is not None:
         reasons |= {(claim.measure, claim.variant): skipped for claim in pending(entry, catalogue)}
     claims = tuple(judge(claim, findings.measured, reasons) for claim in pending(entry, catalogue))
+    return _record(entry.id, findings, claims, seconds, skipped)
+
+
+def _record(
+    name: str,
+    findings: Findings,
+    claims: tuple[ClaimRecord, ...],
+    seconds: float,
+    skipped: str | None = None,
+) -> ModelRecord:
     broken = dict.fromkeys(one.why for one in findings.silences if one.failed)
     why = "; ".join([*broken, *filter(None, [_refuted(claims)])])
     return ModelRecord(
-        id=entry.id,
+        id=name,
         status="failed" if why else "skipped" if skipped is not None else "passed",
         why=why or skipped,
         seconds=round(seconds, 2),
+        built=findings.built,
         claims=claims,
         measured=findings.measured,
+        unmeasured=tuple(
+            Unmeasured(measure=one.measure, variant=one.variant, why=one.why)
+            for one in findings.silences
+            if one.measure is not None
+        ),
     )
 
 

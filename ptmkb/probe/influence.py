@@ -41,6 +41,7 @@ class Influence:
         noise: The largest difference between runs of the same inputs.
         first_layer: The same matrix from the input to the output of the first layer of the output's stack,
             None where this has no layers or its positions cannot be matched with the input's.
+        places: Where the stream's positions are in that layer's sequence; None where it has none of its own.
         leaks: Whether replacing the first sample's inputs changes the second sample's output; None where
             samples cannot be told apart.
         batch_order: Whether the outputs depend on the order of the samples by more than rounding (random
@@ -51,6 +52,7 @@ class Influence:
     threshold: float
     noise: float
     first_layer: list[list[bool]] | None
+    places: list[int] | None
     leaks: bool | None
     batch_order: bool | None
 
@@ -121,11 +123,13 @@ class _Experiment:
                 at_once = self.moved_at_once(stream, noise, generator)
             moved, floor = at_once or self.moved(stream, noise, generator)
             for name in self.outputs:
+                first, places = self.first_layer(stream, name, moved)
                 found[stream.name, name] = Influence(
                     matrix=moved[name].tolist(),
                     threshold=self.threshold(name, floor[name]),
                     noise=floor[name],
-                    first_layer=self.first_layer(stream, name, moved),
+                    first_layer=first,
+                    places=places,
                     leaks=None if leaks is None else leaks[name],
                     batch_order=batch_order.get(name),
                 )
@@ -234,8 +238,10 @@ class _Experiment:
             for name in self.outputs
         }
 
-    def first_layer(self, stream: Stream, name: str, moved: Mapping[str, Tensor]) -> list[list[bool]] | None:
-        """From the stream's positions to the first layer's output at the same positions.
+    def first_layer(
+        self, stream: Stream, name: str, moved: Mapping[str, Tensor]
+    ) -> tuple[list[list[bool]] | None, list[int] | None]:
+        """From the stream's positions to the first layer's output at the same positions; and which positions these are.
 
         Which of the layer's positions belong to the stream (there may be a class token, or another stream
         beside it) is measured
@@ -243,10 +249,13 @@ class _Experiment:
         """
         into, out = moved.get(f"{name}:into"), moved.get(f"{name}:out")
         if name != stream.name or into is None or out is None or len(into) != len(out):
-            return None
+            return None, None
         if bool((into.sum(dim=0) == 1).all()) and bool((into.sum(dim=1) <= 1).all()):
-            return out[into.int().argmax(dim=0)].tolist()
-        return out.tolist() if len(out) == stream.positions else None
+            places = into.int().argmax(dim=0).tolist()
+            return out[places].tolist(), places
+        if len(out) == stream.positions:
+            return out.tolist(), list(range(stream.positions))
+        return None, None
 
 
 @contextmanager

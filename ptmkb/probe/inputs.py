@@ -28,6 +28,8 @@ REGIONS = 6
 GRID = 4
 """Rows and columns of patches, where a model wants patches rather than pictures."""
 MEL_FRAMES = 24
+SECOND = 16_000
+"""Samples of a sound of which nothing says how many a position has."""
 FRAMES = 2
 """Pictures of a video, unless its configuration says how many."""
 COMPANIONS: Mapping[str, tuple[str, ...]] = {
@@ -99,7 +101,8 @@ def _grids(wanted: Wanted) -> Tensor:
 def _input_values(wanted: Wanted) -> Tensor:
     strides, kernels = wanted.setting("conv_stride"), wanted.setting("conv_kernel")
     if not strides:
-        return samples.waveforms(16_000)
+        ratios = wanted.setting("downsampling_ratios", "upsampling_ratios", default=())
+        return samples.waveforms(min(TOKENS * math.prod(ratios), SECOND) if ratios else SECOND)
     length, reach, step = TOKENS, 1, 1
     for kernel, stride in zip(kernels, strides, strict=True):
         reach, step = reach + (kernel - 1) * step, step * stride
@@ -238,6 +241,7 @@ def sample_inputs(
     transposed: Sequence[str] = (),
     unsqueezed: Sequence[str] = (),
     placeholders: Mapping[str, int] | None = None,
+    token_types: str | None = None,
 ) -> dict[str, Any]:
     """Inputs of a forward pass, without labels; a batch of 2, on the CPU (for a model on `meta` too: see `meta`).
 
@@ -247,6 +251,7 @@ def sample_inputs(
         transposed: Arguments whose last two axes are the other way round in this model.
         unsqueezed: Arguments that want one more axis after the batch (one of several pictures, the only channel).
         placeholders: How many tokens stand for an `image` or `audio`, where the model has no method that tells.
+        token_types: See `placeholders.with_placeholders`.
 
     Raises:
         ValueError: The model cannot do without an argument that nothing here knows how to make.
@@ -285,7 +290,7 @@ def sample_inputs(
         wanted.made[name] = wanted.made[name].unsqueeze(1)
     made = {name: value for name, value in wanted.made.items() if value is not None}
     if "input_ids" in made and "input_ids" not in extra:
-        made = with_placeholders(model, made, named, placeholders or {})
+        made = with_placeholders(model, made, named, placeholders or {}, token_types)
     return made | {
         name: value
         for name, value in SETTINGS.items()

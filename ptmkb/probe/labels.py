@@ -9,21 +9,26 @@ import torch
 from torch import Tensor, nn
 
 from ptmkb.probe import samples
-from ptmkb.probe.inputs import DECODER_TOKENS, REGIONS, ordinary_words
+from ptmkb.probe.inputs import DECODER_TOKENS, REGIONS, described, ordinary_words
+from ptmkb.probe.wanted import Wanted
 
+TRANSCRIPT = 4
+"""Words of what was said, or fewer where the sound has few frames."""
 IGNORED = -100  # the label that cross-entropy leaves out
 Inputs = Mapping[str, Any]
 
 
-def make(kind: str, model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Any:
+def make(kind: Any, model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Any:
     """Labels of one kind.
 
     Args:
-        kind: A name that `data/subjects.yaml` uses.
+        kind: A name that `data/subjects.yaml` uses, or what `inputs.described` takes.
         model: The model that is to learn.
         inputs: Its inputs without labels.
         positions: How many positions each stream has.
     """
+    if not isinstance(kind, str):
+        return described(kind, Wanted(model))
     return _MAKERS[kind](model, inputs, positions)
 
 
@@ -62,12 +67,19 @@ def _decoder_words(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> 
     return words
 
 
+def _next_words(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+    """What follows each word of the decoder's input, for a model that does not make that input from its labels."""
+    words: Tensor = inputs["decoder_input_ids"]
+    return torch.cat([words[:, 1:], _other_words(model, 1)], dim=1)
+
+
 def _replaced(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
     return _masked(inputs["input_ids"].shape[1]).long()
 
 
 def _transcript(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
-    return _other_words(model, 4)
+    frames = positions.get("audio", TRANSCRIPT)
+    return _other_words(model, min(TRANSCRIPT, max(1, frames // 2)))  # a longer one has no probability
 
 
 def _pairs(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
@@ -115,6 +127,18 @@ def _distractors(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Te
     return indices
 
 
+def _boxes(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> list[dict[str, Tensor]]:
+    """Two objects a picture: their classes, and their boxes by centre, width and height as shares of the picture."""
+    classes = torch.arange(2) % max(1, int(getattr(model.config, "num_labels", 2) or 2))
+    return [
+        {
+            "class_labels": classes,
+            "boxes": torch.cat([(box[:, :2] + box[:, 2:]) / 2, box[:, 2:] - box[:, :2]], 1),
+        }
+        for box in samples.boxes(2)
+    ]
+
+
 def _yes(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> bool:
     return True
 
@@ -124,6 +148,7 @@ _MAKERS: Mapping[str, Callable[[Any, Inputs, Mapping[str, int]], Any]] = {
     "masked-words": _masked_words,
     "masked-words-and-regions": _masked_words_and_regions,
     "decoder-words": _decoder_words,
+    "next-words": _next_words,
     "replaced": _replaced,
     "transcript": _transcript,
     "pairs": _pairs,
@@ -133,5 +158,6 @@ _MAKERS: Mapping[str, Callable[[Any, Inputs, Mapping[str, int]], Any]] = {
     "masked-patches": _masked_patches,
     "masked-frames": _masked_frames,
     "distractors": _distractors,
+    "boxes": _boxes,
     "yes": _yes,
 }

@@ -13,15 +13,17 @@ import torch
 from torch import Tensor
 
 from ptmkb.probe.experts import expert_sets
+from ptmkb.probe.memory import shared
 from ptmkb.probe.norms import LayerNorms, layer_norms
 from ptmkb.probe.numerics import seeded, tensors_in
 from ptmkb.probe.patterns import classify
 from ptmkb.probe.pinning import layer_runs, layers_only
 from ptmkb.probe.reach import Reach, reaches
+from ptmkb.probe.spans import spans
 from ptmkb.probe.stacks import CROSS
 from ptmkb.probe.subject import Subject
 from ptmkb.probe.trace import Attention, Product, Trace
-from ptmkb.probe.tracing import Tracer
+from ptmkb.probe.tracing import Tracer, run_subject
 
 _RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 _CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
@@ -85,6 +87,7 @@ class LayerKind:
         return found
 
 
+@shared
 def layer_kinds(subject: Subject, doubled: Subject | None = None) -> list[LayerKind]:
     """The kind of every layer, in order of running.
 
@@ -103,6 +106,46 @@ def layer_kinds(subject: Subject, doubled: Subject | None = None) -> list[LayerK
         _kind(tracer, index, found.get(index, Reach(index, call.stacks)), norms[index])
         for index, call in enumerate(tracer.trace.layers)
     ]
+
+
+def kinds_at_full_size(subject: Subject) -> list[LayerKind]:
+    """The kind of every layer of a model on `meta`, in order of running, without what takes numbers.
+
+    How far attention reaches is read from the masks that a long input gets (`spans`). A layer without attention is named where the operation that
+    runs says what it is; `mixer` is left out where nothing does.
+    """
+    trace = run_subject(subject).trace
+    attentions = {
+        index: [a for a in trace.attentions if a.layer == index] for index in range(len(trace.layers))
+    }
+    found = spans(subject, [bool(rows) for rows in attentions.values()])
+    kinds = []
+    for index, call in enumerate(trace.layers):
+        first = attentions[index][0] if attentions[index] else None
+        span = found[index] if first and len(found) == len(trace.layers) else None
+        value: dict[str, Any] = dict(span or ({"mixer": "attention"} if first else {}))
+        if first is not None:
+            value["heads"] = _heads(trace, first)
+        value["feed_forward"] = _feed_forward_of(trace, index, first is not None)
+        kinds.append(
+            LayerKind(
+                call.stacks,
+                {k: v for k, v in value.items() if v is not None},
+                Reach(index, call.stacks),
+                False,
+                first is not None,
+            )
+        )
+    return kinds
+
+
+def _feed_forward_of(trace: Trace, layer: int, attends: bool) -> str | None:
+    """`experts`, `dense` or `none`; None where, without attention, the mixer's products cannot be told from a feed-forward network's."""
+    if expert_sets(trace, layer) is not None:
+        return "experts"
+    if not attends:
+        return None
+    return "dense" if any(_is_between(trace, p) for p in trace.products if p.layer == layer) else "none"
 
 
 def _kind(tracer: MixingTracer, index: int, reach: Reach, norms: LayerNorms) -> LayerKind:

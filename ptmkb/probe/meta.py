@@ -8,7 +8,9 @@ it gets the answer of a batch without padding, which is what probes feed.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +19,10 @@ from torch.fx.experimental import _config
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+_PLACES = {"arange", "linspace"}  # what positions, and masks of them, are made from
+_FILLED = {"zeros", "ones", "full"}  # and counts of padding, which are few numbers
+_FEW = 1 << 14
+_real_places = False
 _ANSWERS: Any = _config  # patches itself in as a module of settings, which its type does not tell
 
 
@@ -30,6 +36,8 @@ class _WithoutNumbers(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        if _real_places and kwargs and _of_places(func._overloadpacket.__name__, args):
+            return func(*args, **{**kwargs, "device": torch.device("cpu")})
         on_meta, elsewhere = _devices((*args, *kwargs.values()) if kwargs else args)
         if on_meta and func is torch.ops.aten._local_scalar_dense.default:
             return True if args[0].dtype is torch.bool else torch.ones((), dtype=args[0].dtype).item()
@@ -40,6 +48,21 @@ class _WithoutNumbers(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 Tensor, lambda tensor: tensor.to("meta") if tensor.dim() else tensor, (args, kwargs)
             )
         return func(*args, **(kwargs or {}))
+
+
+def _of_places(name: str, args: tuple[Any, ...]) -> bool:
+    return name in _PLACES or (name in _FILLED and math.prod(args[0]) <= _FEW)
+
+
+@contextmanager
+def real_places() -> Iterator[None]:
+    """While open, forward passes on `meta` count places in real numbers, so that masks of places are real too."""
+    global _real_places
+    before, _real_places = _real_places, True
+    try:
+        yield
+    finally:
+        _real_places = before
 
 
 def _devices(values: Iterable[Any]) -> tuple[bool, bool]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ptmkb.probe.memory import shared
 from ptmkb.probe.numerics import seeded
 from ptmkb.probe.pinning import layers_only
 from ptmkb.probe.subject import Subject
@@ -29,6 +30,8 @@ def kind_of(function: Callable[[Tensor], Any], like: Tensor) -> str | None:
         `LayerNorm` (multiples and shifts of a vector give the same), `RMSNorm` (multiples only), `GroupNorm` (as `LayerNorm`, but
         positions change one another).
     """
+    if not like.numel():
+        return None
     generator = torch.Generator().manual_seed(0)
 
     def vectors() -> Tensor:
@@ -61,6 +64,7 @@ def kind_of(function: Callable[[Tensor], Any], like: Tensor) -> str | None:
     return "LayerNorm"
 
 
+@shared
 def norm_modules(subject: Subject, runs: int) -> dict[int, tuple[nn.Module, str]]:
     """The modules inside the model that normalise, found by probing, with their kind; by identity.
 

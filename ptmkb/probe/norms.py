@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from ptmkb.probe.influence import hidden_states_in
+from ptmkb.probe.memory import shared
 from ptmkb.probe.norm_kinds import kind_of, norm_modules, run_layers
 from ptmkb.probe.numerics import tensors_in
 from ptmkb.probe.pinning import layer_runs
@@ -41,6 +42,7 @@ class Residual:
         post: Kinds of the norms that the sum goes through before it is the stream again.
         attends: Whether the branch has an attention or another product of two activations.
         parallel: The branch starts before another one's sum, or is the sum of two that start together.
+        uneven: It is the sum of two of which one starts behind a norm and the other does not.
     """
 
     pre: tuple[str, ...]
@@ -48,10 +50,13 @@ class Residual:
     post: tuple[str, ...]
     attends: bool
     parallel: bool
+    uneven: bool = False
 
     @property
     def placement(self) -> str:
-        """`pre`, `post`, `sandwich` (before and behind the branch), `res-post` (behind the branch only), `pre+post` or `none`."""
+        """`pre`, `post`, `sandwich` (before and behind the branch), `res-post` (behind the branch only), `pre+post`, `none` or `mixed`."""
+        if self.uneven:
+            return "mixed"
         if self.pre:
             return "sandwich" if self.after else "pre+post" if self.post else "pre"
         return "post" if self.post else "res-post" if self.after else "none"
@@ -178,6 +183,7 @@ class NormTracer(TorchFunctionMode):
         kept = {norm for _, norms in this.identity for norm in norms}
         pre = {norm for _, norms in this.branch.starts for norm in norms} - kept
         states = {state for state, _ in this.identity}
+        bare = any(not set(norms) - kept for _, norms in this.branch.starts)
         apart = bool(this.branch.starts) and not states & {state for state, _ in this.branch.starts}
         return Residual(
             self._named(pre),
@@ -185,6 +191,7 @@ class NormTracer(TorchFunctionMode):
             self._named(post),
             this.branch.attended,
             this.branch.merged or apart,
+            this.branch.merged and bare and bool(pre),
         )
 
     def _named(self, norms: Iterable[int]) -> tuple[str, ...]:
@@ -301,6 +308,7 @@ def _union(paths: list[_Path]) -> _Path:
     )
 
 
+@shared
 def layer_norms(subject: Subject) -> list[LayerNorms]:
     """Run a subject once and see where its norms stand: every run of a layer, in order."""
     count = layer_runs(subject)

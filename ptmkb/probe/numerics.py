@@ -12,32 +12,42 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-_NARROW = (torch.float32, torch.float16, torch.bfloat16)
-_CASTS = (torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16)
-_DROPOUTS = (
-    nn.functional.dropout,
-    nn.functional.dropout1d,
-    nn.functional.dropout2d,
-    nn.functional.dropout3d,
-    nn.functional.alpha_dropout,
-    nn.functional.feature_alpha_dropout,
-    torch.dropout,
+_WIDER = dict.fromkeys((torch.float32, torch.float16, torch.bfloat16), torch.float64)
+_CASTS = frozenset((torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16))
+_DROPOUTS = frozenset(
+    (
+        nn.functional.dropout,
+        nn.functional.dropout1d,
+        nn.functional.dropout2d,
+        nn.functional.dropout3d,
+        nn.functional.alpha_dropout,
+        nn.functional.feature_alpha_dropout,
+        torch.dropout,
+    )
 )
 
 
+def seed(number: int = 0) -> None:
+    """Seed the generators of torch (on the CPU), NumPy and Python.
+
+    `torch.manual_seed` asks every other kind of device too, which takes longer than many a tiny model.
+    """
+    torch.default_generator.manual_seed(number)
+    random.seed(number)
+    np.random.seed(number)
+
+
 @contextmanager
-def seeded(seed: int = 0) -> Iterator[None]:
-    """Seed the generators of torch, NumPy and Python, and put them back afterwards."""
-    python, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy_state)
+def seeded(number: int = 0) -> Iterator[None]:
+    """Seed the generators of torch (on the CPU), NumPy and Python, and put them back afterwards."""
+    of_python, of_numpy, of_torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    seed(number)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(of_torch)
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
 
 
 class _InFloat64(TorchFunctionMode):
@@ -46,12 +56,23 @@ class _InFloat64(TorchFunctionMode):
     ) -> Any:
         if func in _CASTS:
             func = torch.Tensor.double
-        wide = {name: torch.float64 if _narrow(value) else value for name, value in (kwargs or {}).items()}
-        return func(*(torch.float64 if _narrow(value) else value for value in args), **wide)
-
-
-def _narrow(value: Any) -> bool:
-    return isinstance(value, torch.dtype) and value in _NARROW
+        # Nearly every call goes straight on: this runs for each function that a model calls.
+        for value in args:
+            if type(value) is torch.dtype:
+                args = tuple(
+                    _WIDER.get(value, value) if type(value) is torch.dtype else value for value in args
+                )
+                break
+        if not kwargs:
+            return func(*args)
+        for value in kwargs.values():
+            if type(value) is torch.dtype:
+                kwargs = {
+                    name: _WIDER.get(value, value) if type(value) is torch.dtype else value
+                    for name, value in kwargs.items()
+                }
+                break
+        return func(*args, **kwargs)
 
 
 @contextmanager
@@ -74,14 +95,14 @@ class _WithoutDropout(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        given = dict(kwargs or {})
         if func in _DROPOUTS:
-            return args[0] if args else given["input"]
+            return args[0] if args else (kwargs or {})["input"]
         if func is nn.functional.scaled_dot_product_attention:
-            given["dropout_p"] = 0.0
             if len(args) > 4:
                 args = (*args[:4], 0.0, *args[5:])
-        return func(*args, **given)
+            else:
+                kwargs = {**(kwargs or {}), "dropout_p": 0.0}
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
@@ -93,7 +114,9 @@ def without_dropout(model: nn.Module) -> Iterator[None]:
     ]
     kept: list[tuple[Any, str, Any]] = []
     for holder in holders:
-        for name, value in list(vars(holder).items()):
+        for name, value in list(
+            getattr(holder, "__dict__", {}).items()
+        ):  # a part's `config` may be a mapping
             if name.endswith("layerdrop") and isinstance(value, float) and value:
                 kept.append((holder, name, value))
                 setattr(holder, name, 0.0)

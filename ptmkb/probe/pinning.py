@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ptmkb.probe.influence import hidden_states_in
+from ptmkb.probe.memory import shared
 from ptmkb.probe.numerics import seeded
 from ptmkb.probe.subject import Subject
 
@@ -104,6 +105,7 @@ def pinned(
             yield
 
 
+@shared
 def layer_runs(subject: Subject) -> int:
     """How many layers run in a forward pass."""
     runs: list[LayerRun] = []
@@ -142,6 +144,8 @@ def _with(output: Any, old: Tensor | None, new: Tensor) -> Any:
             if value is old:
                 output[name] = new  # type: ignore[index]
         return output
+    if isinstance(output, tuple) and hasattr(output, "_fields"):
+        return type(output)(*(_with(value, old, new) for value in output))
     if isinstance(output, tuple | list):
         return type(output)([_with(value, old, new) for value in output])
     return output

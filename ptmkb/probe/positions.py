@@ -48,10 +48,10 @@ def entering(doubled: Subject) -> dict[str, dict[str, Entering]]:
     found: dict[str, dict[str, Entering]] = {}
     with in_float64():
         for name, stream in doubled.streams.items():
-            stack = name if name in doubled.blocks else JOINT if JOINT in doubled.blocks else None
-            if stack is None and len(doubled.streams) == len(doubled.blocks) == 1:
-                stack = next(iter(doubled.blocks))
-            if stack is not None and stream.positions > 2:
+            stacks = [stack for stack in (name, JOINT) if stack in doubled.blocks][:1]
+            if not stacks and len(doubled.streams) == 1:  # one stream that goes into all of them
+                stacks = [stack for stack, blocks in doubled.blocks.items() if blocks]
+            for stack in stacks if stream.positions > 2 else ():
                 try:
                     found.setdefault(stack, {})[name] = _entering(doubled, stream, stack)
                 except (RuntimeError, ValueError, IndexError):

@@ -6,20 +6,24 @@ A measure that raises takes nothing else with it: what it would have said is mis
 from __future__ import annotations
 
 import gc
-import random
 from collections.abc import Iterator
 
 import torch
 import transformers
+from torch import nn
 
 from ptmkb.catalogue import Catalogue, Model
-from ptmkb.probe import children
+from ptmkb.probe import children, tiny
 from ptmkb.probe.findings import Findings, Silence, joined, judged
 from ptmkb.probe.measures import Unmeasurable, load_measure, measure_names
+from ptmkb.probe.memory import kept
+from ptmkb.probe.numerics import seed
 from ptmkb.probe.offline import attempts_elsewhere, hub_attempt, refuse_network
-from ptmkb.probe.record import Measurement, ModelRecord
+from ptmkb.probe.record import Built, Measurement, ModelRecord
+from ptmkb.probe.streamless import subject_without_streams, with_layers
 from ptmkb.probe.subject import Subject
-from ptmkb.probe.subjects import subject_for
+from ptmkb.probe.subjects import class_data, subject_for
+from ptmkb.probe.targets import Target, of_entry
 
 SEED = 0
 
@@ -34,21 +38,22 @@ def probe(entry: Model, catalogue: Catalogue) -> ModelRecord:
     Returns:
         The record, with `seconds` left at 0.
     """
-    return judged(entry, catalogue, joined(findings(entry)))
+    return judged(entry, catalogue, joined(findings(of_entry(entry))))
 
 
-def findings(entry: Model) -> Iterator[Findings]:
-    """Measure an entry's tiny model and its variants, piece by piece.
+def findings(target: Target) -> Iterator[Findings]:
+    """Measure a target's tiny model and its variants, piece by piece.
 
     Args:
-        entry: The entry; one without an implementation gives nothing.
+        target: What to measure; one without an implementation gives nothing.
     """
-    if entry.implementation.kind == "none":
+    if target.implementation.kind == "none":
         return
-    for variant in (None, *(variant.name for variant in entry.variants)):
+    small: tuple[None, ...] = (None,) if target.tiny else ()
+    for variant in (*small, *(variant.name for variant in target.variants)):
         names = [name for name in measure_names() if _scale(variant) in load_measure(name).SCALES]
         try:
-            subject = subject_for(entry, variant) if variant else subject_for(entry)
+            subject = subject_for(target, variant) if variant else _subject(target)
         except Exception as error:
             why, lasting = _reason(error)
             why = why if variant is None else f"cannot be built: {why}"
@@ -59,7 +64,25 @@ def findings(entry: Model) -> Iterator[Findings]:
                 )
             )
             continue
+        if variant is None:
+            yield Findings(built=_built(subject.model))
         yield from measurements(subject, variant)
+
+
+def _subject(target: Target) -> Subject:
+    try:
+        subject = subject_for(target)
+        return subject if subject.streams else with_layers(subject)
+    except Exception as error:
+        if not _reason(error)[1] or target.implementation.kind != "transformers":
+            raise
+        # Where the model cannot be built or run either, this fails in the same way, or with the reason behind it.
+        return subject_without_streams(tiny.build_entry(target), target.id, error)
+
+
+def _built(model: nn.Module) -> Built:
+    cls = type(model)
+    return Built(architecture=cls.__name__, file=f"{cls.__module__.replace('.', '/')}.py")
 
 
 def measurements(subject: Subject, variant: str | None = None) -> Iterator[Findings]:
@@ -69,13 +92,17 @@ def measurements(subject: Subject, variant: str | None = None) -> Iterator[Findi
         subject: A live model.
         variant: The variant that it is, None for a model with numbers.
     """
+    with kept():
+        yield from _measurements(subject, variant)
+
+
+def _measurements(subject: Subject, variant: str | None) -> Iterator[Findings]:
     for name in measure_names():
         measure = load_measure(name)
         if _scale(variant) not in measure.SCALES:
             continue
         yield Findings(begun=((name, variant),))
-        torch.manual_seed(SEED)
-        random.seed(SEED)
+        seed(SEED)
         try:
             readings = measure.measure(subject)
             found = tuple(
@@ -92,7 +119,13 @@ def measurements(subject: Subject, variant: str | None = None) -> Iterator[Findi
             silence = Silence(measure=name, variant=variant, why=why, failed=variant is None, lasting=lasting)
             yield Findings(silences=(silence,))
         else:
-            yield Findings(measured=found)
+            yield (
+                Findings(measured=found)
+                if found
+                else Findings(
+                    silences=(Silence(measure=name, variant=variant, why="there is nothing of it here"),)
+                )
+            )
 
 
 def _scale(variant: str | None) -> str:
@@ -116,13 +149,15 @@ def warm() -> None:
 
     for name in measure_names():
         load_measure(name)
+    class_data("")  # reads the files that every child wants
+    tiny.tiny_data()
     gc.collect()
     gc.freeze()  # what is there now stays: children need not look through it, nor copy its pages
     torch.set_num_threads(1)
 
 
-def probe_offline(entry: Model) -> bytes:
-    """Measure an entry in a child of its own, without a network and on one thread; every piece is emitted as soon as it is found.
+def probe_offline(target: Target) -> bytes:
+    """Measure a target in a child of its own, without a network and on one thread; every piece is emitted as soon as it is found.
 
     Returns:
         The last piece, as JSON: what the network's guard has to say.
@@ -130,17 +165,17 @@ def probe_offline(entry: Model) -> bytes:
     attempts = refuse_network()
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
-    for piece in findings(entry):
+    for piece in findings(target):
         children.emit(piece.model_dump_json().encode())
     return _network(attempts).model_dump_json().encode()
 
 
-def probe_whole(entry: Model) -> bytes:
+def probe_whole(target: Target) -> bytes:
     """`probe_offline` for where pieces cannot be handed over: all findings at once, as JSON."""
     attempts = refuse_network()
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
-    return joined([*findings(entry), _network(attempts)]).model_dump_json().encode()
+    return joined([*findings(target), _network(attempts)]).model_dump_json().encode()
 
 
 def _network(attempts: list[str]) -> Findings:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ptmkb.probe.memory import shared
 from ptmkb.probe.numerics import in_float64, seeded, tensors_in
 from ptmkb.probe.pinning import Enough, LayerRun, pinned
 from ptmkb.probe.stacks import CROSS, JOINT
@@ -69,6 +70,7 @@ class _Seen:
 Outputs = dict[int, list[Tensor]]
 
 
+@shared
 def reaches(doubled: Subject) -> list[Reach]:
     """What every layer depends on, in order of running.
 

@@ -6,9 +6,11 @@ read it here; the runner writes it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,21 +54,45 @@ class Measurement(_Record):
     detail: dict[str, Any] = {}
 
 
+class Unmeasured(_Record):
+    """A measure that gave nothing, of a tiny model or of a variant, and why."""
+
+    measure: str
+    variant: str | None = None
+    why: str
+
+
+class Built(_Record):
+    """The class that a tiny model is of.
+
+    Attributes:
+        architecture: Its name, such as `BertForPreTraining`.
+        file: Where its source is, from the package on: `transformers/models/bert/modeling_bert.py`.
+    """
+
+    architecture: str
+    file: str
+
+
 class ModelRecord(_Record):
-    """One model's probe.
+    """One model's probe: an entry of the catalogue, or a model type of `transformers` (then without claims).
 
     Attributes:
         status: `passed` if it was built and run and no claim was refuted, `failed`, or `skipped` if there is nothing to build.
         why: The reason of a status that is not `passed`.
         seconds: Wall-clock time; left out (0) in committed evidence, so that the same results are the same bytes.
+        built: What the tiny model is; None where nothing was built.
+        unmeasured: What gave nothing, with the reason.
     """
 
     id: str
     status: Literal["passed", "failed", "skipped"]
     why: str | None = None
     seconds: float = 0.0
+    built: Built | None = None
     claims: tuple[ClaimRecord, ...] = ()
     measured: tuple[Measurement, ...] = ()
+    unmeasured: tuple[Unmeasured, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -99,12 +125,37 @@ class ProbeRecord(_Record):
 
 def _model_json(model: ModelRecord) -> str:
     fields = model.model_dump(mode="json")
-    lists = {name: fields.pop(name) for name in ("claims", "measured")}
+    if model.built is None:
+        del fields["built"]
+    lists = {name: fields.pop(name) for name in ("claims", "measured", "unmeasured")}
+    if not model.unmeasured:
+        del lists["unmeasured"]
     text = json.dumps(fields, ensure_ascii=False)[:-1]
     for name, rows in lists.items():
         lines = ",\n  ".join(json.dumps(row, ensure_ascii=False) for row in rows)
         text += f',\n "{name}": [\n  {lines}]' if rows else f',\n "{name}": []'
     return text + "}"
+
+
+def read_architectures(directory: Path = EVIDENCE) -> ProbeRecord | None:
+    """What was measured on every model type of the newest `transformers` release, None where there is no such record yet.
+
+    `record.model("bert")` is a `ModelRecord` as an entry's, without claims and variants:
+    - `status` is `skipped` for a type that cannot be built, with its reason in `why` and nothing else; a type whose measuring broke
+      somewhere is `failed`, with what was measured all the same;
+    - `built` names the class and its source file;
+    - `measured` holds what each measure gave, `detail` included: the diagram under `structure`, the matrix under `flow`;
+    - `unmeasured` says for every other measure why it gave nothing.
+    """
+    files = sorted(directory.glob("architectures-*.json"), key=_release)
+    return unpacked(files[-1].read_text(encoding="utf-8")) if files else None
+
+
+def write_architectures(record: ProbeRecord, directory: Path = EVIDENCE) -> Path:
+    """Write what `read_architectures` reads, in one step; where it was written is returned."""
+    path = directory / f"architectures-{record.transformers}.json"
+    write_text(packed(record), path)
+    return path
 
 
 def read_record(path: Path) -> ProbeRecord:
@@ -114,14 +165,123 @@ def read_record(path: Path) -> ProbeRecord:
 
 def read_evidence(directory: Path = EVIDENCE) -> ProbeRecord | None:
     """The committed record of the newest `transformers` release, None where there is none yet."""
-
-    def release(path: Path) -> tuple[int, ...]:
-        return tuple(
-            int(part) for part in path.stem.removeprefix("transformers-").split(".") if part.isdigit()
-        )
-
-    files = sorted(directory.glob("transformers-*.json"), key=release)
+    files = sorted(directory.glob("transformers-*.json"), key=_release)
     return read_record(files[-1]) if files else None
+
+
+def _release(path: Path) -> tuple[int, ...]:
+    return tuple(int(part) for part in path.stem.split("-")[-1].split(".") if part.isdigit())
+
+
+# --- the record of all model types, packed ---------------------------------------------------------------------------------------------
+
+_SHARED = 60  # characters of JSON from which a value that is there more than once is written once
+_REFERENCE = "="  # {"=": "3f2a…"} stands for the shared value of that name
+
+
+def packed(record: ProbeRecord) -> str:
+    """The record of model types as JSON, one line a type; values that many types share (matrices, blocks) are written once, under `shared`.
+
+    Args:
+        record: Without claims, variants and times, which model types have not.
+
+    Returns:
+        The same text for the same findings, whatever the order in which they came.
+    """
+    types = {}
+    for model in sorted(record.models, key=lambda model: model.id):
+        fields: dict[str, Any] = {"status": model.status, "why": model.why}
+        if model.built is not None:
+            fields |= model.built.model_dump()
+        measured: dict[str, list[Any]] = {}
+        for one in model.measured:
+            measured.setdefault(one.measure, []).append([one.part, one.value, one.detail])
+        fields["measured"] = measured
+        fields["unmeasured"] = {one.measure: one.why for one in model.unmeasured}
+        types[model.id] = {name: value for name, value in fields.items() if value}
+    times: Counter[str] = Counter()
+    for fields in types.values():
+        _count(fields, times)
+    shared: dict[str, Any] = {}
+    lines = [f"{_json(name)}: {_json(_shortened(fields, times, shared))}" for name, fields in types.items()]
+    head = f'{{"transformers": {_json(record.transformers)}, "torch": {_json(record.torch)}'
+    pool = ",\n".join(f"{_json(name)}: {_json(value)}" for name, value in sorted(shared.items()))
+    return f'{head}, "shared": {{\n{pool}\n}}, "types": {{\n' + ",\n".join(lines) + "\n}}\n"
+
+
+def unpacked(text: str) -> ProbeRecord:
+    """The record that `packed` wrote."""
+    data = json.loads(text)
+    held: dict[str, Any] = {}
+
+    def whole(value: Any) -> Any:
+        if isinstance(value, list):
+            return [whole(item) for item in value]
+        if isinstance(value, dict):
+            if set(value) == {_REFERENCE}:
+                name = value[_REFERENCE]
+                if name not in held:
+                    held[name] = whole(data["shared"][name])
+                return held[name]
+            return {key: whole(item) for key, item in value.items()}
+        return value
+
+    models = []
+    for name, short in data["types"].items():
+        fields = whole(short)
+        built = Built(architecture=fields["architecture"], file=fields["file"]) if "file" in fields else None
+        models.append(
+            ModelRecord(
+                id=name,
+                status=fields["status"],
+                why=fields.get("why"),
+                built=built,
+                measured=tuple(
+                    Measurement(measure=measure, part=part, value=value, detail=detail)
+                    for measure, rows in fields.get("measured", {}).items()
+                    for part, value, detail in rows
+                ),
+                unmeasured=tuple(
+                    Unmeasured(measure=measure, why=why)
+                    for measure, why in fields.get("unmeasured", {}).items()
+                ),
+            )
+        )
+    return ProbeRecord(transformers=data["transformers"], torch=data["torch"], models=tuple(models))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _count(value: Any, times: Counter[str]) -> None:
+    """How often each value that is long enough occurs; what is within one that was seen before is counted with that one."""
+    if isinstance(value, list | dict):
+        text = _json(value)
+        if len(text) >= _SHARED:
+            times[text] += 1
+            if times[text] > 1:
+                return
+        for item in value if isinstance(value, list) else value.values():
+            _count(item, times)
+
+
+def _shortened(value: Any, times: Counter[str], shared: dict[str, Any]) -> Any:
+    if not isinstance(value, list | dict):
+        return value
+    text = _json(value)
+    name = hashlib.sha256(text.encode()).hexdigest()[:10]
+    if times[text] > 1 and name in shared:
+        return {_REFERENCE: name}
+    short: Any
+    if isinstance(value, list):
+        short = [_shortened(item, times, shared) for item in value]
+    else:
+        short = {key: _shortened(item, times, shared) for key, item in value.items()}
+    if times[text] > 1:
+        shared[name] = short
+        return {_REFERENCE: name}
+    return short
 
 
 def write_record(record: ProbeRecord, path: Path) -> None:

@@ -126,6 +126,11 @@ def to_markdown(record: ProbeRecord) -> str:
     ]
     lines += ["## Models", "", *_table(["model", "status", *VERDICTS, "seconds"], rows), ""]
     for model in record.models:
+        if not model.claims and model.measured:
+            found = [[_of(one.measure, one.part), _value(one.value), ""] for one in model.measured]
+            silent = [[one.measure, "", one.why] for one in model.unmeasured]
+            table = _table(["measure", "measured", "why not"], found + silent)
+            lines += [f"### {model.id}", "", *table, ""]
         if model.claims:
             claims = [
                 [_name(c), _value(c.claimed), _value(c.measured, c.claimed), c.verdict, c.why or ""]
@@ -150,9 +155,14 @@ def _cell(text: str | None) -> str:
 
 
 def _name(claim: ClaimRecord) -> str:
-    of = " · ".join(what for what in (claim.part, claim.variant) if what)
-    asked = ", asked of its category" if claim.origin == "category" else ""
-    return claim.measure + (f" of {of}" if of else "") + asked
+    return _of(claim.measure, claim.part, claim.variant) + (
+        ", asked of its category" if claim.origin == "category" else ""
+    )
+
+
+def _of(measure: str, *parts: str | None) -> str:
+    of = " · ".join(part for part in parts if part)
+    return measure + (f" of {of}" if of else "")
 
 
 def _value(value: Any, beside: Any = None) -> str:

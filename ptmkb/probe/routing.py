@@ -14,7 +14,7 @@ from ptmkb.probe.influence import hidden_states_in
 from ptmkb.probe.numerics import seeded, tensors_in
 from ptmkb.probe.subject import Subject
 from ptmkb.probe.trace import Trace
-from ptmkb.probe.tracing import Tracer, run_subject
+from ptmkb.probe.tracing import Tracer, plain_run
 
 _SCORINGS = ("softmax", "sigmoid")
 _SAME_SIZE = 0.02  # share by which weights may miss a whole multiple of an expert's (biases, gates)
@@ -106,7 +106,7 @@ def routed_layers(subject: Subject) -> dict[int, Routed]:
         scored = tracer.scored
         trace = tracer.trace
     else:
-        trace = run_subject(subject).trace
+        trace = plain_run(subject).trace
     found = {}
     for index in range(len(trace.layers)):
         experts = expert_sets(trace, index)
@@ -199,23 +199,31 @@ def _score(scored: list[Scored], layer: int, experts: Experts, routers: frozense
 
 
 def _used(output: Tensor, experts: Experts) -> tuple[tuple[int, ...], ...]:
-    """By token, the experts whose weights the output (batch, positions, features) at its place has a gradient for."""
+    """By token, the experts that the output (batch, positions, features) at its place depends on."""
+    return tuple(experts_behind(token, experts) for token in output.flatten(0, 1))
+
+
+def experts_behind(token: Tensor, experts: Experts) -> tuple[int, ...]:
+    """The experts whose weights one token's output has a gradient for.
+
+    Args:
+        token: (features,), with its graph.
+        experts: Those of the layer that gave it.
+
+    Returns:
+        Their numbers.
+    """
     weights = [p._base if p._base is not None else p for one in experts.parameters for p in one]
     distinct = list({id(weight): weight for weight in weights}.values())
     # A plain sum has no gradient behind a norm that takes the mean away.
-    towards = torch.randn(output.shape[-1], generator=torch.Generator().manual_seed(0)).to(output)
-    found = []
-    for token in output.flatten(0, 1):
-        gradients = torch.autograd.grad(token @ towards, distinct, retain_graph=True, allow_unused=True)
-        by_weight = {id(weight): gradient for weight, gradient in zip(distinct, gradients, strict=True)}
-        found.append(
-            tuple(
-                number
-                for number, one in enumerate(experts.parameters)
-                if any(_reaches(by_weight, parameter, number) for parameter in one)
-            )
-        )
-    return tuple(found)
+    towards = torch.randn(token.shape, generator=torch.Generator().manual_seed(0)).to(token)
+    gradients = torch.autograd.grad(token @ towards, distinct, retain_graph=True, allow_unused=True)
+    by_weight = {id(weight): gradient for weight, gradient in zip(distinct, gradients, strict=True)}
+    return tuple(
+        number
+        for number, one in enumerate(experts.parameters)
+        if any(_reaches(by_weight, parameter, number) for parameter in one)
+    )
 
 
 def _reaches(gradients: Mapping[int, Tensor | None], parameter: Tensor, number: int) -> bool:

@@ -35,6 +35,8 @@ PYRAMID_IMAGE = 64
 MEL_BINS = 16
 QUERIES = 8
 FILTERS = 4
+FRAMES = 4
+"""Pictures of a video."""
 FIRST_SPECIAL = 100
 """Special tokens of a tiny vocabulary lie below `RESERVED` or from here on; ordinary words lie between."""
 RESERVED = 8
@@ -117,6 +119,11 @@ _SIZES: tuple[tuple[str, Callable[[int], int]], ...] = (
     (r"num_negatives", _at_most(4)),
     (r"mm_tokens_per_image", _at_most(4)),
     (r"num_queries", _at_most(QUERIES)),
+    (r"num_frames", _at_most(FRAMES)),
+    (r"max_(img|image)_size", _at_most(PYRAMID_IMAGE)),
+    (r"min_(img|image)_size", _at_most(IMAGE)),
+    (r"max_vit_seq_len|img_max_token_num", _at_most(4 * POSITIONS)),
+    (r"(fpn|mask)_feature_size", _at_most(WIDTH)),
     (r"num_filters", _at_most(FILTERS)),
     (r"num_self_attends_per_block", _at_most(LAYERS)),
     (r"num_latents", _at_most(NARROW)),
@@ -241,6 +248,8 @@ def _shrunk(
                 small = min(value, NARROW)  # doubled from stage to stage
             elif name == "patch_size":
                 small = min(value, PATCH)
+            elif name == "encoder_hidden_size" and hasattr(config, "downsampling_ratios"):
+                small = min(value, FILTERS)  # doubled from stage to stage
             elif name == "window_size" and hasattr(config, "depths"):
                 small = min(value, WINDOW // 2)  # the smallest stage of a pyramid has no room for more
             elif name == "window_size" and hasattr(config, "spatial_merge_size"):
@@ -354,6 +363,8 @@ def _list(name: str, value: Sequence[Any], kept: tuple[int, ...], depth: int, pa
             return make(min(item, IMAGE if patched else PYRAMID_IMAGE) for item in value)
         if name == "patch_size":
             return make(min(item, PATCH) for item in value)
+        if name == "channel_multiplier":
+            return make(min(item, 2) for item in value)
         if _CHANNELS.fullmatch(name):
             return make(channels(item) for item in value)
         if re.fullmatch(r"depths|(stage_)?num_blocks|blocks_per_stage|layers", name):

@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ptmkb.probe import samples
+
 _WORDS: Mapping[
     str, tuple[str, ...]
 ] = {  # what the path to a stack says about the stream that runs through it
@@ -37,7 +39,7 @@ class Ran:
     Attributes:
         path: Its lower-case path in the model.
         module: The member.
-        lengths: The first two sizes of what it gave: (batch, positions, features) or, in some models, (positions, batch, features).
+        lengths: How many positions there are in what it gave: (batch, positions, features) or, in some models, (positions, batch, features).
     """
 
     path: str
@@ -55,7 +57,10 @@ def watched(model: nn.Module) -> Iterator[list[Ran]]:
         def note(module: nn.Module, args: Any, kwargs: Any, output: Any, path: str = path) -> None:
             given = {t.shape for t in _tensors([args, kwargs]) if t.dim() == 3}
             kept = frozenset(
-                n for t in _tensors(output) if t.dim() == 3 and t.shape in given for n in t.shape[:2]
+                length
+                for t in _tensors(output)
+                if t.dim() == 3 and t.shape in given
+                for length in _lengths(t)
             )
             if kept:
                 ran.append(Ran(path, module, kept))
@@ -68,8 +73,16 @@ def watched(model: nn.Module) -> Iterator[list[Ran]]:
             handle.remove()
 
 
+def _lengths(hidden: Tensor) -> Iterator[int]:
+    first, second = hidden.shape[:2]
+    if first % samples.BATCH == 0:  # several pictures of a sample go through a tower as samples of their own
+        yield second
+    if second % samples.BATCH == 0:
+        yield first
+
+
 def blocks(
-    ran: Sequence[Ran], lengths: Mapping[str, int], joint: int | None
+    ran: Sequence[Ran], lengths: Mapping[str, int], joint: int | None, shared: bool = False
 ) -> dict[str, tuple[nn.Module, ...]]:
     """The repeated layers of each stack.
 
@@ -77,12 +90,16 @@ def blocks(
         ran: What ran.
         lengths: How many positions each stream has inside the model, added tokens included.
         joint: How many positions the one sequence has, where all streams run in one.
+        shared: Whether that is a text with places for what towers of their own made of pictures and sounds: their layers are not its.
 
     Returns:
         By stream name (`JOINT`, `CROSS` for what several share), in the order of running.
     """
     sizes = set(lengths.values()) if joint is None else {joint}
     fitting = [row for row in ran if row.lengths & sizes]
+    if shared:
+        towers = [word for stream in ("image", "audio") for word in _WORDS[stream]]
+        fitting = [row for row in fitting if not any(word in row.path for word in towers)] or fitting
     paths = {row.path for row in fitting}
     stacks: dict[str, list[nn.Module]] = {stream: [] for stream in lengths}
     for row in fitting:
@@ -107,9 +124,8 @@ def members(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for path, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, nn.ModuleList):
             for index, member in enumerate(module):
-                if (
-                    next(member.children(), None) is not None
-                ):  # a lone layer (a norm, a projection) is no block
+                # A list may have gaps, and a lone layer (a norm, a projection) is no block.
+                if member is not None and next(member.children(), None) is not None:
                     yield f"{path.lower()}.{index}", member
 
 

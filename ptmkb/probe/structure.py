@@ -7,14 +7,16 @@ named by what ran there (`elements`).
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from ptmkb.probe.dataflow import NORM, Call, Node, Recorder, record
+from ptmkb.probe.dataflow import INPUT, NORM, Call, Node, Recorder, record
 from ptmkb.probe.elements import Classifier, Element
 from ptmkb.probe.entrance import FEW, Entrance
 from ptmkb.probe.numerics import tensors_in
+from ptmkb.probe.outline import input_name, residual_blocks
 from ptmkb.probe.regions import ADDITIONS, Graph, Normed, Piece, Residual
 from ptmkb.probe.subject import Subject
 
@@ -32,12 +34,25 @@ def structure(subject: Subject) -> dict[str, Any]:
     Args:
         subject: A tiny model.
 
+    Where the subject names no layers, its blocks are found by their residual sums (`residuals`), and where there are none of these, either,
+    the bare path from the inputs to the first output is drawn (`path`); the result says so as `drawn_from`.
+
     Returns:
         `stacks`, each with its `name`, `width`, what runs `before` its first block and `after` its last, and its `blocks`, alike ones
         that follow one another counted; `order`, in which the blocks of several stacks take turns; `heads`, what is made of the last
         states. Elements are described in `elements` and in the measure `structure`.
     """
-    return _Reader(record(subject)).read()
+    if any(subject.blocks.values()):
+        return _Reader(record(subject)).read()
+    blocks = residual_blocks(subject)
+    reader = _Reader(record(replace(subject, blocks=blocks)))
+    if reader.calls:
+        found = reader.read()
+        for stack in found["stacks"]:
+            if not _attends(stack["blocks"]):
+                stack["widths"] = []  # of a picture or a wave, the last dimension is a length
+        return {**found, "drawn_from": "residuals"}
+    return {**reader.path(subject), "drawn_from": "path"}
 
 
 class _Reader:
@@ -62,14 +77,42 @@ class _Reader:
             result["order"] = _runs(order)
         return result
 
+    def path(self, subject: Subject) -> dict[str, Any]:
+        """A model without blocks: all that runs from its inputs to its first output, in one path."""
+        outputs = [self.recorder.node(tensor) for _, tensor in tensors_in(self.recorder.output)]
+        end = next((at for at in outputs if not self.nodes[at].fixed), None)
+        if end is None:
+            raise LookupError("nothing that it returns is made of its inputs")
+        above = self.graph.above([end])
+        fed = [str(self.nodes[at].about["name"]) for at in sorted(above) if self.nodes[at].op == INPUT]
+        name = input_name(fed[0].partition(".")[0], subject) if fed else "input"
+        stack = {
+            "name": name,
+            "streams": [name],
+            "widths": [],
+            "before": [self.entrance.before(end)],
+            "blocks": [],
+            "after": [],
+        }
+        return {"stacks": [stack], "heads": []}
+
     def _stack(self, names: tuple[str, ...], calls: list[int]) -> dict[str, Any]:
         first = self.calls[calls[0]]
         paths = self._paths(first)
         blocks = [self._block(index) for index in calls]
+        streams = [self.owner[given] for _, given in paths]
+        if len(set(streams)) < len(
+            paths
+        ):  # sequences that cannot be told apart by name: the first one alone is drawn
+            paths, blocks, streams = paths[:1], [block[:1] for block in blocks], streams[:1]
         stack: dict[str, Any] = {
             "name": " ".join(names),
-            "streams": [self.owner[given] for _, given in paths] if len(paths) > 1 else list(names),
-            "widths": [int(self.nodes[taken].tensor.shape[-1]) for taken, _ in paths],
+            "streams": streams if len(paths) > 1 else [_column(name) for name in names],
+            "widths": [
+                int(tensor.shape[-1])
+                for tensor in (self.nodes[taken].tensor for taken, _ in paths)
+                if tensor.ndim == 3
+            ],
             "before": [self.entrance.before(taken) for taken, _ in paths],
             "blocks": [{"times": times, "paths": paths} for paths, times in _counted(blocks)],
         }
@@ -85,7 +128,7 @@ class _Reader:
     def _name_streams(self) -> None:
         """Which stream each block's results belong to; where streams meet, that which they came from or go to."""
         takers = {
-            at: call.stacks[0]
+            at: _column(call.stacks[0])
             for call in reversed(self.calls)
             for at in call.taken
             if len(self._paths(call)) == 1
@@ -93,7 +136,7 @@ class _Reader:
         for call in self.calls:
             paths = self._paths(call)
             for taken, given in paths:
-                name = call.stacks[0]
+                name = _column(call.stacks[0])
                 if len(paths) > 1:
                     name = self.owner.get(taken) or takers.get(given, name)
                     self.owner.setdefault(taken, name)
@@ -137,11 +180,11 @@ class _Reader:
         if isinstance(piece, Normed):
             return [{"kind": "norm", "norm": self.nodes[piece.at].about["kind"]}]
         if isinstance(piece, Residual):
-            return [self._residual(piece, layer)]
+            return self._residual(piece, layer)
         tensor = self.nodes[piece.start].tensor
-        return self.classifier.elements(piece, int(tensor.shape[1]) if tensor.ndim > 1 else 1, layer)
+        return self.classifier.elements(piece, int(tensor.shape[1 if tensor.ndim > 2 else 0]), layer)
 
-    def _residual(self, piece: Residual, layer: int | None) -> Element:
+    def _residual(self, piece: Residual, layer: int | None) -> list[Element]:
         start, before = piece.trunk, []
         if len(piece.terms) > 1:
             shared = set(self.graph.gates(piece.trunk, piece.terms[0]))
@@ -155,9 +198,11 @@ class _Reader:
         if experts and beside and len(branches) == 2:
             experts[0]["shared"] = beside[0].get("width", True)
             branches = [experts]
+        if not branches:  # a sum with nothing but arithmetic on it
+            return before
         if len(branches) == 1:
-            return {"kind": "residual", "branches": [before + branches[0]]}
-        return {"kind": "residual", **({"before": before} if before else {}), "branches": branches}
+            return [{"kind": "residual", "branches": [before + branches[0]]}]
+        return [{"kind": "residual", **({"before": before} if before else {}), "branches": branches}]
 
     def _around(self, start: int, last: int) -> list[dict[str, Any]]:
         """The blocks of a stack whose residual additions stand outside of its modules; empty where there are none."""
@@ -259,6 +304,11 @@ class _Reader:
         )
 
 
+def _column(name: str) -> str:
+    """The stream of a stack: what stands before the number of its stage, where it has one."""
+    return name.partition("/")[0]
+
+
 def _table(node: Node) -> torch.Tensor:
     args, kwargs = node.about["arguments"]
     table: torch.Tensor = args[1] if len(args) > 1 else kwargs["weight"]
@@ -305,6 +355,16 @@ def _counted(blocks: list[Any]) -> list[tuple[Any, int]]:
 def _additions(blocks: list[dict[str, Any]]) -> int:
     return sum(
         element["kind"] == "residual" for block in blocks for path in block["paths"] for element in path
+    )
+
+
+def _attends(blocks: list[dict[str, Any]]) -> bool:
+    return any(
+        one["kind"] == "attention"
+        for block in blocks
+        for path in block["paths"]
+        for element in path
+        for one in itertools.chain([element], *element.get("branches", []))
     )
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ptmkb.probe.memory import shared
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
@@ -78,6 +80,7 @@ class Subject:
         modes: Further ways to run it.
         losses: Batches with labels, empty where the model has no loss.
         blocks: The repeated layers of each stack, by stream name, in the order in which they run.
+        places: Where each stream's positions are in the one sequence that they share, where a text holds places for the others'.
         scale: `tiny`, or the name of the variant whose full size this is.
     """
 
@@ -89,6 +92,7 @@ class Subject:
     modes: tuple[Mode, ...] = ()
     losses: tuple[Loss, ...] = ()
     blocks: Mapping[str, tuple[nn.Module, ...]] = field(default_factory=dict)
+    places: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     scale: str = "tiny"
 
     def outputs(self, inputs: Inputs | None = None) -> Mapping[str, Tensor]:
@@ -105,6 +109,7 @@ class Subject:
         with torch.no_grad():
             return self.read(self.model(**dict(self.inputs if inputs is None else inputs)))
 
+    @shared
     def doubled(self) -> Subject:
         """The same subject in float64, model and inputs, on a copy: what `flow` needs to tell influence from rounding."""
         import copy
@@ -113,18 +118,30 @@ class Subject:
 
         wide: dict[int, Any] = {}  # batches that share a tensor go on sharing it
 
+        def doubled(value: Any) -> Any:
+            if isinstance(value, Mapping):
+                return {name: doubled(item) for name, item in value.items()}
+            if type(value) in (list, tuple):
+                return type(value)(doubled(item) for item in value)
+            floating = hasattr(value, "is_floating_point") and value.is_floating_point()
+            return wide.setdefault(id(value), value.double()) if floating else value
+
         def double(inputs: Inputs) -> Inputs:
-            return {
-                name: wide.setdefault(id(value), value.double())
-                if hasattr(value, "is_floating_point") and value.is_floating_point()
-                else value
-                for name, value in inputs.items()
-            }
+            return {name: doubled(value) for name, value in inputs.items()}
 
         model, blocks = copy.deepcopy(
             (self.model, dict(self.blocks))
         )  # in one go: the blocks stay parts of the copy
         run_experts(model, "eager")  # the fused kernels do not know float64
+        for module in model.modules():
+            # What a module remembers of an earlier run (a codebook, say) is neither parameter nor buffer.
+            vars(module).update(
+                {
+                    name: value.double()
+                    for name, value in vars(module).items()
+                    if hasattr(value, "is_floating_point") and value.is_floating_point()
+                }
+            )
         return replace(
             self,
             model=model.double(),

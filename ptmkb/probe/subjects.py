@@ -7,7 +7,8 @@ here knows a model by its name, and nothing here looks at claims.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,31 +17,37 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from ptmkb.catalogue.schema import Model
 from ptmkb.probe import labels, modes, stacks, streams, tiny
 from ptmkb.probe.inputs import sample_inputs
 from ptmkb.probe.measures import Unmeasurable
-from ptmkb.probe.subject import Inputs, Loss, Mode, Subject
+from ptmkb.probe.placeholders import held_places
+from ptmkb.probe.subject import Inputs, Loss, Mode, Stream, Subject
+from ptmkb.probe.targets import Buildable
 from ptmkb.probe.tracing import first_run, remember
 
 _DATA = Path(__file__).parent / "data" / "subjects.yaml"
 _REFERENCE_LABELS = ("labels", "label", "targets")  # the last word of the name of an argument that is a label
+_BY_SIGNATURE = ({"labels": {"return_loss": "yes"}},)
 _TRAINING_ONLY = ("masked_regions",)  # hides inputs in training; left out of the plain inputs
+
+
+@cache
+def _everything() -> dict[str, dict[str, Any]]:
+    return dict(yaml.safe_load(_DATA.read_text(encoding="utf-8")))
 
 
 @cache
 def class_data(name: str) -> dict[str, Any]:
     """What rules cannot know about a class: all patterns that its name matches, later ones over earlier ones."""
-    everything = yaml.safe_load(_DATA.read_text(encoding="utf-8"))
     return {
         key: v
-        for pattern, data in everything.items()
+        for pattern, data in _everything().items()
         if fnmatch.fnmatchcase(name, pattern)
         for key, v in data.items()
     }
 
 
-def subject_for(entry: Model, variant: str | None = None) -> Subject:
+def subject_for(entry: Buildable, variant: str | None = None) -> Subject:
     """What a catalogue entry's measures look at.
 
     Args:
@@ -70,6 +77,7 @@ def inputs_of(model: nn.Module) -> dict[str, Any]:
         data.get("transposed", ()),
         data.get("unsqueezed", ()),
         data.get("placeholders"),
+        data.get("token_types"),
     )
 
 
@@ -100,13 +108,21 @@ def subject_of(model: nn.Module, name: str, scale: str = "tiny") -> Subject:
         if scale == "tiny":
             raise
         return Subject(name, model, inputs, {}, _cannot_run(error), scale=scale)
-    sources = streams.sources(model, inputs)
-    read = streams.reader(sources, inputs, returned, data.get("read", {}))
+    sources = streams.sources(inputs, data.get("streams", {}))
+    held = held_places(model, inputs)
+    places = _places(held, inputs, sources)
+    try:
+        read = streams.reader(sources, inputs, returned, data.get("read", {}), places)
+    except LookupError as error:
+        losses = losses or (_losses(model, inputs, {}, (), data) if scale == "tiny" else ())
+        return Subject(name, model, inputs, {}, _unreadable(str(error)), losses=losses, scale=scale)
     outputs = read(returned)
     found, leading = {}, {}
     for stream, rows in sources.items():
-        output = outputs.get(stream, next(iter(outputs.values())))
-        found[stream], leading[stream] = streams.stream(stream, rows, model, inputs, output)
+        output = outputs.get(stream) if len(outputs) > 1 or len(sources) > 1 else next(iter(outputs.values()))
+        made, before = streams.stream(stream, rows, model, inputs, output, places.get(stream), held)
+        if output is not None or scale != "tiny" or any(_moves(model, made, inputs, read, outputs)):
+            found[stream], leading[stream] = made, before
 
     def aligned(given: Any) -> Mapping[str, Tensor]:
         return {key: value[:, leading.get(key, 0) :] for key, value in read(given).items()}
@@ -116,7 +132,10 @@ def subject_of(model: nn.Module, name: str, scale: str = "tiny") -> Subject:
         losses = _losses(model, inputs, {key: value.positions for key, value in found.items()}, ways, data)
     lengths = {key: int(value.shape[1]) for key, value in outputs.items()}
     wholes = {id(_whole(value)): int(_whole(value).shape[1]) for value in outputs.values()}
-    joint = next(iter(wholes.values())) if len(found) > 1 and len(wholes) == 1 else None
+    together = sum(stream in outputs for stream in found) > 1 and len(wholes) == 1
+    joint = next(iter(wholes.values())) if together else None
+    if places:
+        joint = sum(len(own) for own in places.values())
     subject = Subject(
         name=name,
         model=model,
@@ -125,7 +144,8 @@ def subject_of(model: nn.Module, name: str, scale: str = "tiny") -> Subject:
         read=aligned,
         modes=ways,
         losses=losses,
-        blocks=stacks.blocks(ran, lengths, joint),
+        blocks=stacks.blocks(ran, lengths, joint, shared=bool(places)),
+        places=places if all(stream in outputs for stream in places) else {},
         scale=scale,
     )
     if first is not None:
@@ -135,12 +155,51 @@ def subject_of(model: nn.Module, name: str, scale: str = "tiny") -> Subject:
 
 def _cannot_run(error: Exception) -> Callable[[Any], Mapping[str, Tensor]]:
     """For a full-size model whose forward pass wants numbers, which `meta` has not: it can still be counted."""
-    reason = f"cannot run without numbers (on meta): {str(error).splitlines()[0][:200]}"
+    return _unreadable(f"cannot run without numbers (on meta): {str(error).splitlines()[0][:200]}")
+
+
+def _unreadable(reason: str) -> Callable[[Any], Mapping[str, Tensor]]:
+    """For a model of which nothing can be read position by position."""
 
     def read(returned: Any) -> Mapping[str, Tensor]:
         raise Unmeasurable(reason)
 
     return read
+
+
+def _places(
+    held: Mapping[str, list[int]], inputs: Inputs, sources: Mapping[str, tuple[streams.Source, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """Where each stream's positions are in a text that holds places for the others; empty where none does."""
+    held = {kind: list(own) for kind, own in held.items()}
+    if "text" not in sources or not held:
+        return {}
+    if "video" in held and "video" not in sources:
+        held.setdefault("image", []).extend(held.pop("video"))  # its pictures came by the name of pictures
+    taken = {place for own in held.values() for place in own}
+    words = [place for place in range(inputs["input_ids"].shape[1]) if place not in taken]
+    return {
+        "text": tuple(words),
+        **{kind: tuple(sorted(own)) for kind, own in held.items() if kind in sources},
+    }
+
+
+def _moves(
+    model: nn.Module,
+    stream: Stream,
+    inputs: Inputs,
+    read: Callable[[Any], Mapping[str, Tensor]],
+    outputs: Mapping[str, Tensor],
+) -> Iterator[bool]:
+    """For each output, whether all of a stream replaced changes it: what changes none goes in to no purpose."""
+    generator = torch.Generator().manual_seed(0)
+    changed = inputs
+    for position in range(stream.positions):
+        changed = stream.replaced(changed, position, generator)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        again = read(model(**dict(changed)))
+    return (not torch.equal(again[name], output) for name, output in outputs.items())
 
 
 def _whole(tensor: Tensor) -> Tensor:
@@ -155,22 +214,19 @@ def _losses(
     ways: tuple[Mode, ...],
     data: Mapping[str, Any],
 ) -> tuple[Loss, ...]:
-    wanted = data.get("losses", ())
+    wanted = data.get("losses", _BY_SIGNATURE if _compares(model) else ())
     made = {
         argument: labels.make(kind, model, inputs, positions)
         for loss in wanted
         for argument, kind in loss["labels"].items()
     }
-    batch = {
-        name: value
-        for name, value in inputs.items()
-        if not (name.startswith("decoder_") and "labels" in made)
-    }
+    made_from_labels = {name for name in inputs if name.startswith("decoder_") and "labels" in made}
     return tuple(
         Loss(
             part=loss.get("part"),
             inputs={
-                **batch,
+                **{n: v for n, v in inputs.items() if loss.get("keep") or n not in made_from_labels},
+                **{n: labels.make(how, model, inputs, positions) for n, how in loss.get("with", {}).items()},
                 **made,
                 **next((way.inputs for way in ways if way.name == loss.get("mode")), {}),
             },
@@ -178,6 +234,11 @@ def _losses(
         )
         for loss in wanted
     )
+
+
+def _compares(model: nn.Module) -> bool:
+    """Whether the model is told by `return_loss` to tell each sample's parts from the other samples'."""
+    return "return_loss" in inspect.signature(model.forward).parameters
 
 
 def _reference_inputs(model: Any, data: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Loss, ...]]:

@@ -21,12 +21,14 @@ from torch import nn
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 from transformers.models.auto import modeling_auto
 
-from ptmkb.catalogue.schema import Model, ReferenceImplementation, TransformersImplementation
+from ptmkb.catalogue.schema import ReferenceImplementation, TransformersImplementation
 from ptmkb.probe.meta import runnable
 from ptmkb.probe.shrinking import shrunk
+from ptmkb.probe.targets import Buildable
 from ptmkb.reference import load
 
 _DATA = Path(__file__).parent / "data" / "tiny.yaml"
+_UNLOADED = Path(__file__).parent / "data" / "unloaded.yaml"
 _UNBUILT = Path(__file__).parent / "data" / "unbuilt.yaml"
 
 # Which head a model gets by default: the one it was pre-trained with. `PRETRAINING` says so where it is filled in; else a head that uses all
@@ -35,8 +37,10 @@ _UNBUILT = Path(__file__).parent / "data" / "unbuilt.yaml"
 _HEADS = (
     "PRETRAINING", "SEQ_TO_SEQ_CAUSAL_LM", "SPEECH_SEQ_2_SEQ", "IMAGE_TEXT_TO_TEXT", "MULTIMODAL_LM", "MASKED_LM", "CAUSAL_LM",
     "TEXT_TO_WAVEFORM", "TEXT_TO_SPECTROGRAM", "CTC", "RNNT", "TDT", "TIME_SERIES_PREDICTION", "ZERO_SHOT_IMAGE_CLASSIFICATION",
-    "IMAGE_CLASSIFICATION", "MASKED_IMAGE_MODELING",
+    "IMAGE_CLASSIFICATION", "MASKED_IMAGE_MODELING", "OBJECT_DETECTION", "VIDEO_CLASSIFICATION", "AUDIO_CLASSIFICATION",
 )  # fmt: skip
+
+_NOTHING = 1e-6  # some models (BLIP-2's pictures) begin with weights of a spread of 1e-10, through which nothing is felt
 
 
 class UnknownModelTypeError(LookupError):
@@ -58,6 +62,12 @@ def model_types() -> tuple[str, ...]:
 def unbuilt() -> dict[str, dict[str, str]]:
     """The model types that cannot be built or run, by name: `why`, and `needs` where a missing package is the reason."""
     return dict(yaml.safe_load(_UNBUILT.read_text(encoding="utf-8")))
+
+
+@cache
+def unloaded() -> dict[str, str]:
+    """The model types whose saved tiny model the automatic class does not load again, and why."""
+    return dict(yaml.safe_load(_UNLOADED.read_text(encoding="utf-8")))
 
 
 def architectures(model_type: str) -> tuple[str, ...]:
@@ -132,12 +142,14 @@ def build(model_type: str, architecture: str | None = None, seed: int = 0, **ove
         LookupError: There is no such class.
     """
     config = tiny_config(model_type, overrides)
-    if part := tiny_data().get(model_type, {}).get("part"):
-        config = getattr(config, part)
-    return _built(model_class(architecture or architectures(model_type)[0], config), config, seed)
+    name = architecture or architectures(model_type)[0]
+    data = tiny_data().get(model_type, {})
+    if "part" in data and name == data["architecture"]:
+        config = getattr(config, data["part"])
+    return _built(model_class(name, config), config, seed)
 
 
-def build_entry(entry: Model, seed: int = 0) -> nn.Module:
+def build_entry(entry: Buildable, seed: int = 0) -> nn.Module:
     """The small model of a catalogue entry, one of `transformers` or a reference implementation.
 
     Raises:
@@ -152,7 +164,7 @@ def build_entry(entry: Model, seed: int = 0) -> nn.Module:
     raise LookupError(f"`{entry.id}` has no implementation")
 
 
-def variant(entry: Model, name: str) -> nn.Module:
+def variant(entry: Buildable, name: str) -> nn.Module:
     """A published size of a model at full size, on the `meta` device: it can be counted and run, but holds no numbers.
 
     Args:
@@ -198,8 +210,12 @@ def _plain_experts(config: PreTrainedConfig) -> PreTrainedConfig:
 
 
 def _stir(model: nn.Module) -> None:
-    """Small values for parameters that are nothing but zeros: what is multiplied by them could not be seen otherwise."""
+    """Small values for parameters that are nothing but zeros, or next to nothing: what is multiplied by them could not be seen otherwise."""
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.is_floating_point() and parameter.numel() and not parameter.any():
+            if (
+                parameter.is_floating_point()
+                and parameter.numel()
+                and float(parameter.abs().max()) < _NOTHING
+            ):
                 parameter.normal_(std=0.02)

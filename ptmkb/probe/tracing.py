@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from ptmkb.probe.measures import Unmeasurable
+from ptmkb.probe.memory import shared
 from ptmkb.probe.numerics import run_experts, seeded, tensors_in
 from ptmkb.probe.subject import Subject
 from ptmkb.probe.trace import Attention, Choice, LayerCall, Lookup, Product, Source, Trace
@@ -363,6 +364,12 @@ def remember(subject: Subject, tracer: Tracer) -> None:
     """Have `run_subject` give what the first run saw."""
     tracer.settle(subject.blocks)
     _ON_META[subject.model] = tracer
+
+
+@shared
+def plain_run(subject: Subject) -> Tracer:
+    """What `run_subject` saw, once for all measures that only look at it."""
+    return run_subject(subject)
 
 
 def run_subject(subject: Subject, inputs: Mapping[str, Any] | None = None) -> Tracer:

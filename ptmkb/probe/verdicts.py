@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from ptmkb.catalogue import Catalogue, Model
 from ptmkb.catalogue.schema import Discrepancy
-from ptmkb.probe.measures import Measure, load_measure
+from ptmkb.probe.measures import Measure, Unmeasurable, load_measure
 from ptmkb.probe.record import ClaimRecord, Measurement
 
 WHOLE = "model"
@@ -102,7 +102,10 @@ def judge(
         noted = measure.parse(claim.discrepancy.measured) if claim.discrepancy else None
     except ValueError as error:
         return verdict("unmeasured", f"the claim cannot be read: {error}", found.value)
-    holds = measure.agrees(claimed, found.value)
+    try:
+        holds = measure.agrees(claimed, found.value)
+    except Unmeasurable as reason:
+        return verdict("unmeasured", str(reason), found.value)
     if claim.discrepancy is None:
         return (
             verdict("verified", None, found.value)

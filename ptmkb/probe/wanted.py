@@ -56,5 +56,9 @@ def ordinary_words(model: nn.Module) -> tuple[int, ...]:
         for name, value in vars(config).items():
             if name.endswith(("token_id", "token_index", "token_ids")):
                 special.update(value if isinstance(value, list | tuple) else [value])
+            if name == "vocabulary_map" and isinstance(
+                value, dict
+            ):  # names of words that stand for pieces of a picture
+                special.update(value.values())
     limit = min([FIRST_SPECIAL, *vocabularies])
     return tuple(i for i in range(min(RESERVED, limit // 2), limit) if i not in special)

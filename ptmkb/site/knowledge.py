@@ -11,7 +11,7 @@ from ptmkb.annotations import ResolvedNote, load_notes, notes_directory, resolve
 from ptmkb.catalogue import DATA, Catalogue, CatalogueError, Citation, Text, load_catalogue
 from ptmkb.lineage import Layout, build_graph, code_edges, place
 from ptmkb.lineage.graph import Graph
-from ptmkb.probe.record import ModelRecord, ProbeRecord, read_evidence
+from ptmkb.probe.record import ModelRecord, ProbeRecord, read_architectures, read_evidence
 from ptmkb.site.page import link, url
 from ptmkb.site.tours import Tours, read_tours
 from ptmkb.site.words import word
@@ -32,6 +32,7 @@ class Knowledge:
         record: The evidence; None where nothing was probed yet.
         tree: The source that notes are anchored to; None where no `transformers` is installed.
         notes: Every note with its place in that source, in the order of files and lines.
+        architectures: What was measured on every model type of `transformers`; None where there is no such record.
         tours: The ways through the notes that the articles lay.
     """
 
@@ -42,6 +43,7 @@ class Knowledge:
     record: ProbeRecord | None
     tree: SourceTree | None
     notes: tuple[ResolvedNote, ...] = field(repr=False, default=())
+    architectures: ProbeRecord | None = field(repr=False, default=None)
     tours: Tours = field(repr=False, default=Tours())
 
     def text(self, text: Text) -> str:
@@ -55,6 +57,24 @@ class Knowledge:
     def evidence(self, model_id: str) -> ModelRecord | None:
         """What the last full probe said of a model."""
         return self.record.model(model_id) if self.record else None
+
+    @cached_property
+    def entries_by_type(self) -> dict[str, list[str]]:
+        """The entries' ids by the model type of `transformers` that they are built from."""
+        entries: dict[str, list[str]] = {}
+        for model in self.catalogue.models.values():
+            if model.implementation.kind == "transformers":
+                entries.setdefault(model.implementation.model_type, []).append(model.id)
+        return entries
+
+    @cached_property
+    def measured_types(self) -> frozenset[str]:
+        """The model types that have a page of their own."""
+        return (
+            frozenset(record.id for record in self.architectures.models)
+            if self.architectures
+            else frozenset()
+        )
 
     @cached_property
     def notes_by_file(self) -> dict[str, list[ResolvedNote]]:
@@ -155,5 +175,6 @@ def gather(
         record=read_evidence(),
         tree=tree,
         notes=tuple(resolve_notes(found.notes, tree)) if tree else (),
+        architectures=read_architectures(),
         tours=read_tours(docs) if docs else Tours(),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from ptmkb.site.words import word_or
+from ptmkb.site.words import word, word_or
 
 _UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"))
 
@@ -38,8 +38,7 @@ def value_text(measure: str, value: Any, language: str) -> str:
     if isinstance(value, dict) and "kind" in value:
         extra = {key: item for key, item in value.items() if key != "kind"}
         rest = ", ".join(
-            f"{word_or('extra', key, language)} {value_text(measure, item, language)}"
-            for key, item in extra.items()
+            f"{_extra(key, language)} {value_text(measure, item, language)}" for key, item in extra.items()
         )
         kind = value_text(measure, value["kind"], language)
         if not rest:
@@ -59,6 +58,22 @@ def value_text(measure: str, value: Any, language: str) -> str:
     return own if own != value else word_or("value", value, language)
 
 
+def _extra(key: str, language: str) -> str:
+    """The name of a number that belongs to a kind; `text>image` is the layer from which one stream changes the other."""
+    own = word_or("extra", key, language)
+    if own != key or ">" not in key:
+        return own
+    source, target = (part_text(part, language) for part in key.split(">"))
+    return word("extra.changes", language, source=source, target=target)
+
+
+def caption_text(measure: str, value: Any, language: str) -> str:
+    """A value for a picture's caption: what is not there (`false`, null) needs no mention below what is."""
+    if isinstance(value, dict):
+        value = {key: item for key, item in value.items() if item not in (None, False)}
+    return value_text(measure, value, language)
+
+
 def _label(measure: str, key: str, language: str) -> str:
     """The name of a field of a measured mapping: the measure's own word, or the one of shapes."""
     own = word_or(measure, key, language)
@@ -69,7 +84,15 @@ def part_text(part: str | None, language: str) -> str:
     """A part's name; `image>text` as an arrow."""
     if part is None:
         return ""
-    return " → ".join(word_or("part", piece, language) for piece in part.split(">"))
+    return " → ".join(_one_part(piece, language) for piece in part.split(">"))
+
+
+def _one_part(name: str, language: str) -> str:
+    """A stream's name; a second stream of one kind bears a number (`text 2`)."""
+    kind, _, number = name.rpartition(" ")
+    if kind and number.isdigit():
+        return f"{word_or('part', kind, language)} {number}"
+    return word_or("part", name, language)
 
 
 def badge(verdict: str, language: str, why: str | None = None) -> str:

@@ -2,6 +2,7 @@
 
 In a chapter, a line `<!-- walk:bert-flow:attention -->` stands for the steps of that part of the walk, or for the picture of that name;
 `<!-- walk:bert-flow:seen | How it reads. -->` gives it a caption. `<!-- fact:bert-flow:loss -->` within a sentence stands for one number; `<!-- fact:masked-batch:kept_share % -->` is written in per cent.
+`<!-- classes:models/bert/modeling_bert.py:BertModel -->` draws what a class inherits from, read from the source itself.
 """
 
 from __future__ import annotations
@@ -12,12 +13,17 @@ from html import escape
 from typing import Any
 
 from ptmkb.probe.walks import Step, Walk, WalkRecord, read_walks
+from ptmkb.site.drawings.classes import NoSuchClassError, class_tree
 from ptmkb.site.drawings.walks import picture
 from ptmkb.site.knowledge import Language
 from ptmkb.site.words import word, word_or
+from ptmkb.source import SourceFileNotFoundError, SourceTree
 
 _FIGURE = re.compile(
     r"^<!-- walk:(?P<walk>[\w-]+):(?P<part>[\w-]+)(?: \| (?P<caption>[^\n]+))? -->$", re.MULTILINE
+)
+_CLASSES = re.compile(
+    r"^<!-- classes:(?P<file>[\w/.]+\.py):(?P<name>\w+)(?: \| (?P<caption>[^\n]+))? -->$", re.MULTILINE
 )
 _FACT = re.compile(r"<!-- fact:(?P<walk>[\w-]+):(?P<fact>[\w-]+(?:\.\w+)*)(?P<share> %)? -->")
 _UPSTREAM = "https://github.com/huggingface/transformers/blob/v{version}/src/transformers/{file}#L{line}"
@@ -83,6 +89,31 @@ def expand_walks(markdown: str, origin: str, language: Language, record: WalkRec
     return _FACT.sub(fact, _FIGURE.sub(figure, markdown))
 
 
+def expand_classes(markdown: str, origin: str, tree: SourceTree | None) -> str:
+    """Put trees of classes in the place of what asks for them.
+
+    Args:
+        markdown: A chapter's text.
+        origin: Its path, for messages.
+        tree: The source; without one the figures are left out.
+
+    Raises:
+        WalkFigureError: The source has no such file or class.
+    """
+
+    def figure(match: re.Match[str]) -> str:
+        if tree is None:
+            return ""
+        caption = match["caption"] or match["name"]
+        try:
+            drawn = class_tree(tree, match["file"], match["name"], caption)
+        except (NoSuchClassError, SourceFileNotFoundError) as error:
+            raise WalkFigureError(f"{origin}: {error}") from None
+        return f'<figure class="kb-walk" markdown>\n{drawn}\n<figcaption markdown="span">{caption}</figcaption>\n</figure>\n'
+
+    return _CLASSES.sub(figure, markdown)
+
+
 def number(value: Any) -> str:
     """A fact as it is read in a sentence."""
     if isinstance(value, bool) or not isinstance(value, int):
@@ -138,17 +169,16 @@ def _made(step: Step, names: dict[int, str], language: Language) -> str:
         return f"<code>{escape(str(step.value))}</code>"
     if not step.shape:
         return f"{step.value}"
-    told = word("walk.comma", language).join(names.get(size, str(size)) for size in step.shape)
     kind = "" if step.dtype in ("float32", None) else f" {escape(step.dtype or '')}"
-    value = (
-        ""
-        if step.value is None or len(str(step.value)) > LONGEST
-        else f"<code>{escape(str(step.value))}</code>"
-    )
-    seen = "".join(
-        f"<small>{escape(word_or('walk', key, language))} {one}</small>" for key, one in step.beside.items()
-    )
-    return f"{_times(step.shape)}{kind}<small>{escape(told)}</small>{value}{seen}"
+    told = []
+    if any(size in names for size in step.shape):
+        listed = (names.get(size, str(size)) for size in step.shape)
+        told.append(f"<small>{escape(word('walk.comma', language).join(listed))}</small>")
+    if step.value is not None and len(str(step.value)) <= LONGEST:
+        told.append(f"<code>{escape(str(step.value))}</code>")
+    for key, one in step.beside.items():
+        told.append(f"<small>{escape(word_or('walk', key, language))} {one}</small>")
+    return f"{_times(step.shape)}{kind}{''.join(told)}"
 
 
 def _times(shape: tuple[int, ...]) -> str:

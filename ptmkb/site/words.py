@@ -7,12 +7,14 @@ from pathlib import Path
 
 import yaml
 
-_FILE = Path(__file__).parent / "data" / "words.yaml"
+_DATA = Path(__file__).parent / "data"
 
 
 @cache
 def _all() -> dict[str, dict[str, str]]:
-    words: dict[str, dict[str, str]] = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
+    words: dict[str, dict[str, str]] = {}
+    for path in sorted(_DATA.glob("words*.yaml")):
+        words |= yaml.safe_load(path.read_text(encoding="utf-8"))
     return words
 
 
@@ -20,7 +22,7 @@ def word(key: str, language: str, **values: object) -> str:
     """A label in a language.
 
     Args:
-        key: Its name in `data/words.yaml`.
+        key: Its name in `data/words*.yaml`.
         language: `en` or `zh`.
         **values: What its `{placeholders}` stand for.
 
@@ -35,7 +37,7 @@ def word_or(family: str, value: str, language: str) -> str:
     """A label of an open vocabulary (a part's name, a measured value), or the value itself where it has none.
 
     Args:
-        family: The first part of the key in `data/words.yaml`.
+        family: The first part of the key in `data/words*.yaml`.
         value: The rest of the key.
         language: `en` or `zh`.
     """

@@ -15,7 +15,8 @@ from ptmkb.catalogue import DATA, load_catalogue
 from ptmkb.probe.cache import Cache, _followed, code_digest
 from ptmkb.probe.findings import Findings, Silence
 from ptmkb.probe.record import Measurement
-from ptmkb.probe.runner import Done, Watcher, probe_all
+from ptmkb.probe.runner import Done, Watcher, probe_all, probe_types
+from ptmkb.probe.targets import of_entry, of_types
 
 CATALOGUE = load_catalogue()
 PACKAGE = Path(ptmkb.__file__).parent
@@ -81,7 +82,7 @@ def test_what_can_be_otherwise_the_next_time_is_not_kept(tmp_path: Path) -> None
     ):
         cache = Cache(tmp_path)
         probed([BERT], cache, FOUND.model_copy(update={"silences": (silence,)}))
-        assert (cache.load(BERT) is not None) == kept
+        assert (cache.load(of_entry(BERT)) is not None) == kept
 
 
 @pytest.mark.parametrize("damage", [b"", b'{"key": ', b"[]", b'{"key": null}', b"\xff"])
@@ -90,15 +91,15 @@ def test_a_damaged_file_is_measured_again(tmp_path: Path, damage: bytes) -> None
     probed([BERT], cache)
     (tmp_path / "bert.json").write_bytes(damage)
     assert probed([BERT], cache)[1] == ["bert"]
-    assert cache.load(BERT) is not None
+    assert cache.load(of_entry(BERT)) is not None
 
 
 def test_a_file_with_the_right_key_and_wrong_findings_is_measured_again(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     (tmp_path / "bert.json").write_text(
-        json.dumps({"key": cache.key(BERT), "seconds": 1, "findings": {"x": 1}})
+        json.dumps({"key": cache.key(of_entry(BERT)), "seconds": 1, "findings": {"x": 1}})
     )
-    assert cache.load(BERT) is None
+    assert cache.load(of_entry(BERT)) is None
 
 
 def test_where_nothing_can_be_written_all_goes_on(tmp_path: Path) -> None:
@@ -112,6 +113,55 @@ def test_the_longest_of_the_last_run_goes_first(tmp_path: Path) -> None:
     for entry, seconds in ((BERT, 3.0), (GPT2, 9.0), (ELMO, 5.0)):
         probed([entry], Cache(tmp_path), seconds=seconds)
     assert probed([BERT, GPT2, ELMO], Cache(tmp_path, fresh=True))[1] == ["gpt2", "elmo", "bert"]
+
+
+def recording(begun: list[tuple[str, bool]]):
+    """An executor that finds a flow of the tiny model and a count of each variant that it is asked for, and remembers what that was."""
+
+    def execute(targets, watcher: Watcher):
+        for name, target in targets.items():
+            begun.append((name, target.tiny))
+            counts = tuple(
+                Measurement(measure="parameters", variant=v.name, value=7) for v in target.variants
+            )
+            yield Done(name, Findings(measured=(*FOUND.measured * target.tiny, *counts)), 1.0)
+
+    return execute
+
+
+def test_a_type_and_its_entry_are_measured_once(tmp_path: Path) -> None:
+    begun: list[tuple[str, bool]] = []
+    (openai,) = [entry for entry in CATALOGUE.models.values() if entry.id == "openai"]
+    assert openai.implementation.model_type == "openai-gpt"
+    assert openai.variants
+
+    def entry():
+        return probe_all([openai], CATALOGUE, recording(begun), cache=Cache(tmp_path))[0].models[0].measured
+
+    def model_type():
+        record, _ = probe_types(["openai-gpt"], CATALOGUE, recording(begun), cache=Cache(tmp_path))
+        return record.models[0].measured
+
+    assert model_type() == model_type() == FOUND.measured
+    assert begun == [("openai-gpt", True)]
+    whole = entry()
+    assert begun == [("openai-gpt", True), ("openai", False)], "only the published sizes were left"
+    assert [one.variant for one in whole] == [None, *(variant.name for variant in openai.variants)]
+    assert model_type() == FOUND.measured
+    assert entry() == whole
+    assert len(begun) == 2
+    Cache(tmp_path).save(of_types(["openai-gpt"], CATALOGUE)[0], FOUND, 2.0)
+    assert entry() == whole, "what is known of the sizes stays when the tiny model is measured again"
+    assert len(begun) == 2
+
+
+def test_a_changed_size_leaves_the_tiny_model_alone(tmp_path: Path) -> None:
+    begun: list[tuple[str, bool]] = []
+    for variants in (BERT.variants, BERT.variants[:1]):
+        changed = BERT.model_copy(update={"variants": variants})
+        record, _ = probe_all([changed], CATALOGUE, recording(begun), cache=Cache(tmp_path))
+        assert [one.variant for one in record.models[0].measured] == [None, *(one.name for one in variants)]
+    assert begun == [("bert", True), ("bert", False)]
 
 
 @pytest.fixture
@@ -151,8 +201,11 @@ def test_a_reference_implementation_counts_for_its_own_entry(tmp_path: Path) -> 
     assert ELMO.implementation.kind == "reference"
     assert _followed([PACKAGE / "reference" / "elmo.py"]) >= {PACKAGE / "reference" / "elmo.py"}
     cache = Cache(tmp_path)
-    keys = {entry.id: cache.key(entry) for entry in CATALOGUE.models.values()}
-    assert len(set(keys.values())) == len(keys)
+    entries = CATALOGUE.models.values()
+    keys = {entry.implementation.model_dump_json(): cache.key(of_entry(entry)) for entry in entries}
+    assert len(set(keys.values())) == len(keys) > 30
+    whole = {(cache.key(of_entry(entry)), cache.variants_key(of_entry(entry))) for entry in entries}
+    assert len(whole) == len(entries), "two entries may be built the same, with other sizes"
 
 
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ptmkb.probe import children
+from ptmkb.probe import children, footprint
 from ptmkb.probe.children import GIB, Limits, TaskFailedError, emit, run
 from ptmkb.probe.offline import attempts_elsewhere, isolated, refuse_network
 
@@ -56,8 +56,63 @@ def eat() -> bytes:
     return bytes(3 * GIB)[:1]
 
 
+def hold_a_while() -> bytes:
+    held = bytearray(GIB)  # every page of it written
+    time.sleep(1.5)
+    return bytes(held[:1])
+
+
+def say_when() -> bytes:
+    return str(time.monotonic()).encode()
+
+
 def fail() -> bytes:
     raise TaskFailedError("for a reason")
+
+
+def test_while_children_take_much_together_no_further_one_starts() -> None:
+    tasks = {"large": hold_a_while, "next": say_when, "last": say_when}
+    parent = footprint.proportional(os.getpid())
+    assert parent > 0
+
+    def started(together: int) -> tuple[dict[str, float], float]:
+        ended = {}
+        for outcome in run(tasks, workers=2, limits=Limits(together=together)):
+            assert outcome.why is None
+            ended[outcome.name] = time.monotonic()
+        return ended, time.monotonic()
+
+    free, _ = started(parent + 8 * GIB)
+    assert min(free, key=free.__getitem__) == "next", "with room for both, the small ones do not wait"
+    # The second starts before the first has grown; the third finds no room until the large one is gone.
+    held, _ = started(parent + GIB // 2)
+    assert list(held) == ["next", "large", "last"]
+
+
+def test_one_child_always_runs() -> None:
+    outcomes = list(run({"one": say_when, "two": say_when}, workers=2, limits=Limits(together=0)))
+    assert [outcome.why for outcome in outcomes] == [None, None]
+    one, two = (float(outcome.result) for outcome in outcomes if outcome.result)
+    assert one < two
+
+
+def test_shared_pages_count_once() -> None:
+    held = bytearray(GIB // 2)
+    before = footprint.together(footprint.tree())
+    child = os.fork()
+    if child == 0:
+        time.sleep(30)
+        os._exit(0)
+    try:
+        time.sleep(0.3)
+        assert child in list(footprint.tree())
+        together = footprint.together(footprint.tree())
+        assert footprint.proportional(child) > len(held) // 3, "half of what both hold is the child's"
+        assert together < before + len(held) // 4, "a fork that writes nothing takes next to nothing"
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert footprint.proportional(child) == 0
 
 
 def stumble() -> bytes:

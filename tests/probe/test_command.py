@@ -53,6 +53,28 @@ def test_a_report_is_written_and_everything_holds(small: Path, tmp_path: Path) -
     assert printed["transformers"] == written["transformers"]
 
 
+def test_types_are_measured_claimed_or_not(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    result = call("probe", "--types", "vit", "timm_wrapper", "--report", str(report), "--format", "json")
+    assert result.exit_code == 0
+    vit, wrapper = json.loads(report.read_text())["models"]
+    assert (vit["id"], vit["status"], vit["claims"]) == ("vit", "passed", [])
+    assert {"flow", "norm", "structure"} <= {one["measure"] for one in vit["measured"]}
+    assert {one["measure"] for one in vit["unmeasured"]} >= {"cache", "routing"}
+    assert wrapper["status"] == "skipped"
+    printed = json.loads(result.stdout)["models"][0]["measured"]
+    assert printed == vit["measured"]
+    again = call("probe", "--types", "vit", "timm_wrapper", "--report", str(tmp_path / "report.md"))
+    assert "nothing changed since they were measured" in again.stderr
+    assert "2 types: 1 passed, 0 failed, 1 skipped" in again.stdout
+    written = (tmp_path / "report.md").read_text()
+    assert "### vit" in written
+    assert "| norm | kind LayerNorm, placement pre" in written
+    assert "| cache |  | it decodes no tokens |" in written
+    call("probe", "--types", "vit", "timm_wrapper", "--report", str(tmp_path / "report.xml"))
+    assert 'testsuite tests="1" failures="0" errors="0"' in (tmp_path / "report.xml").read_text()
+
+
 def test_a_false_entry_ends_in_exit_code_1(small: Path) -> None:
     path = small / "models" / "openai.yaml"
     text = path.read_text()
@@ -74,6 +96,10 @@ def test_a_false_entry_ends_in_exit_code_1(small: Path) -> None:
         (["probe"], "name the models to probe"),
         (["probe", "bert", "--all"], "not both"),
         (["probe", "bert", "--evidence"], "add --all"),
+        (["probe", "--types", "vti"], "no model type `vti`; did you mean `vit`"),
+        (["probe", "--types", "--all"], "leave out --all"),
+        (["probe", "--types", "vit", "--evidence"], "leave out the names"),
+        (["probe", "--types", "vit", "--checkpoint", "x"], "--checkpoint"),
         (["probe", "bert", "--report", "report.txt"], "written as .json, .xml, .md; not 'report.txt'"),
         (["tiny", "brt"], "did you mean `bert`"),
         (["tiny", "bert", "--class", "BertForNothing"], "no class `BertForNothing`"),

@@ -1,5 +1,7 @@
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +13,9 @@ from ptmkb.probe import cluster
 from ptmkb.probe.cache import Cache
 from ptmkb.probe.children import Limits
 from ptmkb.probe.record import ModelRecord
+from ptmkb.probe.remote import Answer, Server
 from ptmkb.probe.runner import Watcher, probe_all, timeless
+from ptmkb.probe.targets import of_entry
 
 distributed = pytest.importorskip("distributed")
 CATALOGUE = load_catalogue()
@@ -50,9 +54,43 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(address: str, tmp_pat
     assert [model.id for model in record.models] == [entry.id for entry in ENTRIES]
     here, _ = probe_all(ENTRIES, CATALOGUE)
     assert timeless(record).to_json() == timeless(here).to_json()
-    assert all(cache.load(entry) for entry in ENTRIES)
+    assert all(cache.load(of_entry(entry)) for entry in ENTRIES)
     assert killed[0] not in client.run(os.getpid).values()
     client.close()
+
+
+def test_a_worker_keeps_its_warm_process_and_starts_another_when_it_died() -> None:
+    server = Server()
+    asked = {"target": of_entry(ENTRIES[3]).model_dump(mode="json", by_alias=True)}
+    assert server.pid is None
+    first = Answer.model_validate_json(server.ask(asked))
+    pid = server.pid
+    assert first.why is None
+    assert {one.measure for one in first.findings.measured} > {"flow", "norm"}
+    again = Answer.model_validate_json(server.ask(asked))
+    assert again.findings == first.findings
+    assert server.pid == pid
+    dead = Answer.model_validate_json(server.ask({**asked, "seconds": 0.01}))
+    assert "took longer than 0.01 s" in str(dead.why)
+    assert server.pid == pid  # what happens to a child is nothing to it
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    while server.pid is not None:
+        time.sleep(0.01)
+    assert Answer.model_validate_json(server.ask(asked)).findings == first.findings
+    assert server.pid not in (None, pid)
+
+
+def test_a_warm_process_that_dies_at_work_is_the_entry_s_failure() -> None:
+    server = Server()
+    server.ask({"target": of_entry(ENTRIES[3]).model_dump(mode="json", by_alias=True)})
+    assert server.pid is not None
+    threading.Timer(0.5, os.kill, (server.pid, signal.SIGKILL)).start()
+    answer = Answer.model_validate_json(
+        server.ask({"target": of_entry(CATALOGUE.models["t5"]).model_dump(mode="json", by_alias=True)})
+    )
+    assert answer.why == "its process ended with code -9"
+    assert server.pid is None
 
 
 def test_limits_hold_on_workers(address: str) -> None:
@@ -66,7 +104,7 @@ def test_limits_hold_on_workers(address: str) -> None:
 
 
 def test_a_worker_with_other_code_does_not_measure() -> None:
-    asked = {"entry": ENTRIES[0].model_dump(mode="json", by_alias=True)}
+    asked = {"target": of_entry(ENTRIES[0]).model_dump(mode="json", by_alias=True)}
     answer = cluster.Answer.model_validate_json(cluster.measure(asked, "another key"))
     assert answer.why is not None
     assert "other code" in answer.why

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptmkb.probe.patterns import classify, conclude, rows
+from ptmkb.probe.patterns import between, classify, conclude, rows
 
 sizes = st.integers(3, 20)
 
@@ -115,6 +115,84 @@ def test_window_beside_layers_that_see_all(whole: Callable[[int, int], bool], ki
 def test_wide_reach_that_one_window_cannot_explain_is_not_that_window() -> None:
     assert conclude(band(12, 7), band(12, 3), 2).value == {"kind": "sliding-window", "window": 8}
     assert conclude(band(12, 6), band(12, 3), 2).value == {"kind": "sliding-window", "window": 4}
+
+
+@given(st.integers(2, 4), st.integers(0, 2), st.booleans(), st.integers(0, 3))
+def test_chunks_that_look_back(chunk: int, back: int, causal: bool, rest: int) -> None:
+    size = chunk * (back + 2) + min(rest, chunk - 1)
+    found = classify(
+        matrix(size, lambda i, j: 0 <= i // chunk - j // chunk <= back and (j <= i or not causal))
+    )
+    expected = {"kind": "chunked", "chunk": chunk, "causal": causal} | ({"back": back} if back else {})
+    assert found.value == expected
+
+
+@given(st.integers(2, 4), st.integers(1, 3), st.integers(0, 2))
+def test_dilated_windows(step: int, before: int, ahead: int) -> None:
+    size = step * (max(before, ahead) + 1) + 2
+    found = classify(
+        matrix(size, lambda i, j: -ahead * step <= i - j <= before * step and (i - j) % step == 0)
+    )
+    expected = {"kind": "dilated-window", "window": before + ahead + 1, "dilation": step}
+    assert found.value == expected | ({"ahead": ahead} if ahead else {})
+
+
+def test_a_dilated_window_is_read_behind_the_first_of_equal_layers() -> None:
+    def seen(reach: int) -> list[list[bool]]:
+        return matrix(16, lambda i, j: 0 <= i - j <= reach and (i - j) % 2 == 0)
+
+    assert conclude(seen(8), seen(4), 2).value == {"kind": "dilated-window", "window": 3, "dilation": 2}
+
+
+def test_gaps_that_may_go_on_beyond_the_sequence_have_no_width() -> None:
+    assert classify(matrix(8, lambda i, j: j <= i and (i - j) % 2 == 0)).kind == "other"
+
+
+SPANS = ((2, 5), (8, 9))
+
+
+def spanned(i: int, j: int) -> bool:
+    return any(first <= i <= last and first <= j <= last for first, last in SPANS)
+
+
+def test_a_picture_among_words_is_not_causal_nor_a_prefix() -> None:
+    found = classify(matrix(12, lambda i, j: j <= i or spanned(i, j)))
+    assert found.value == {"kind": "causal-with-bidirectional-spans", "span": 4}
+    assert found.detail["spans"] == [[2, 5], [8, 9]]
+    assert classify(matrix(12, lambda i, j: j <= i or (i < 4 and j < 4))).value == {
+        "kind": "prefix",
+        "prefix": 4,
+    }
+
+
+@pytest.mark.parametrize("whole_span", [True, False])
+def test_a_picture_among_words_under_a_window(whole_span: bool) -> None:
+    found = classify(matrix(12, lambda i, j: 0 <= i - j < 3 or (spanned(i, j) and (whole_span or j > i))))
+    assert found.value == {"kind": "causal-with-bidirectional-spans", "span": 4, "window": 3}
+
+
+@pytest.mark.parametrize("missing", [(3, 4), (2, 5), (9, 8), (11, 0)])
+def test_one_entry_less_is_no_span(missing: tuple[int, int]) -> None:
+    found = classify(matrix(12, lambda i, j: (j <= i or spanned(i, j)) and (i, j) != missing))
+    assert found.value != {"kind": "causal-with-bidirectional-spans", "span": 4}
+
+
+def test_a_local_layer_behind_one_that_sees_all() -> None:
+    causal = matrix(12, lambda i, j: j <= i)
+    chunks = matrix(12, lambda i, j: j <= i and i // 4 == j // 4)
+    assert conclude(causal, causal, 2, layers=[causal, causal]).value == {"kind": "causal"}
+    found = conclude(causal, causal, 2, layers=[causal, band(12, 2)]).value
+    assert found == {"kind": "local-global", "window": 3, "whole": "causal"}
+    found = conclude(causal, causal, 2, layers=[causal, chunks]).value
+    assert found == {"kind": "local-global", "chunk": 4, "whole": "causal"}
+
+
+def test_between_streams_of_one_sequence() -> None:
+    words, picture = [0, 1, 6, 7], [2, 3, 4, 5]
+    before = [[j < i for j in picture] for i in words]
+    assert between(before, picture, words).kind == "causal"
+    assert between([[not entry for entry in row] for row in before], picture, words).kind == "anti-causal"
+    assert between([[True] * 4] * 4, picture, words) is None
 
 
 def test_rows_are_text() -> None:

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from ptmkb.catalogue import load_catalogue
+from ptmkb.probe.measures import Unmeasurable, objective
 from ptmkb.probe.stacks import CROSS, JOINT
 from ptmkb.probe.subjects import subject_for, subject_of_type
 
@@ -79,6 +80,58 @@ def test_class_tokens_are_taken_off() -> None:
             torch.nn.init.zeros_(module.weight)
     for position in (0, 5, 15):
         assert influence(vit, "image", position)["image"] == "".join("01"[i == position] for i in range(16))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "streams"),
+    [
+        ("qwen2_5_vl_vision", {"image": 16}),  # the patches of both samples in one row
+        ("vjepa2", {"video": 32}),  # two layers of patches
+        ("decision_transformer", {"return": 12, "state": 12, "action": 12}),
+        ("parakeet_rnnt", {"encoder": 3, "decoder": 10}),
+        ("mimi_decoder", {"audio": 6}),
+        ("patchtst", {"series": 32}),
+        ("detr", {"image": 4}),
+        ("grounding-dino", {"text": 12, "image": 85}),
+    ],
+)
+def test_streams_of_every_kind(model_type: str, streams: dict[str, int]) -> None:
+    subject = subject_of_type(model_type)
+    assert {name: stream.positions for name, stream in subject.streams.items()} == streams
+    before = subject.outputs()
+    for name, stream in subject.streams.items():
+        if name in before:
+            assert before[name].shape[:2] == (2, stream.positions)
+        for position in range(0, stream.positions, 5):
+            changed = stream.replaced(subject.inputs, position, torch.Generator().manual_seed(0))
+            after = subject.outputs(changed)
+            assert any(not torch.equal(after[key], before[key]) for key in before), (name, position)
+
+
+def test_a_model_without_positions_says_so() -> None:
+    subject = subject_of_type("sam2_video")
+    assert not subject.streams
+    with pytest.raises(Unmeasurable, match="no positions"):
+        subject.outputs()
+
+
+@pytest.mark.parametrize(
+    ("model_type", "expected"),
+    [
+        ("fsmt", "sequence-to-sequence"),
+        ("parakeet_ctc", "ctc"),
+        ("siglip", "contrastive"),
+        ("patchtst", "regression"),
+        ("funnel", "replaced-token"),
+        ("detr", "unknown"),
+    ],
+)
+def test_losses_of_every_kind(model_type: str, expected: str) -> None:
+    reading = objective.measure(subject_of_type(model_type))[None]
+    assert reading.value == expected
+    if expected == "unknown":
+        assert reading.detail["loss"] > 0
+        assert reading.detail["why"] == "loss computed, formula not recognised"
 
 
 def test_modes() -> None:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -35,6 +36,9 @@ def test_a_type_builds_and_runs(model_type: str) -> None:
     row = survey(model_type)
     assert row.why is None
     assert row.runs
+    assert row.lossless is None
+    assert row.parameters <= survey_types.SMALL
+    assert row.streams is not None
     for value in row.losses.values():
         assert value == value
         assert abs(value) < 1e6
@@ -53,16 +57,36 @@ def test_a_listed_type_still_fails(model_type: str) -> None:
         assert entry["needs"] in str(row.why), "the package is the reason"
 
 
-@pytest.mark.parametrize("model_type", ["bert", "llama", "t5", "clip", "wav2vec2", "mixtral", "vit", "mamba"])
-def test_a_saved_model_loads_again(model_type: str, tmp_path) -> None:
+def loaded_again(model_type: str, folder: Path) -> None:
+    """Save a type's tiny base model and load it by the automatic class: the same class, the same weights."""
     model = tiny.build(model_type, tiny.base_architecture(model_type))
-    model.save_pretrained(tmp_path)
-    loaded = AutoModel.from_pretrained(tmp_path)
+    model.save_pretrained(folder)
+    loaded = AutoModel.from_pretrained(folder)
     assert type(loaded) is type(model)
     weights = dict(loaded.named_parameters())
     assert weights.keys() == dict(model.named_parameters()).keys()
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, weights[name]), name
+
+
+RELOADED = sorted(set(TYPES) - set(LISTED) - set(tiny.unloaded()))[::9]
+
+
+def test_many_types_are_saved_and_loaded_here() -> None:
+    assert len(RELOADED) >= 60
+    assert len(tiny.unloaded()) <= 0.02 * len(TYPES)
+
+
+@pytest.mark.parametrize("model_type", RELOADED)
+def test_a_saved_model_loads_again(model_type: str, tmp_path: Path) -> None:
+    loaded_again(model_type, tmp_path)
+
+
+@pytest.mark.parametrize("model_type", sorted(tiny.unloaded()))
+def test_a_type_that_is_listed_still_does_not_load(model_type: str, tmp_path: Path) -> None:
+    assert model_type in TYPES
+    with pytest.raises((ValueError, AttributeError, ImportError)):
+        loaded_again(model_type, tmp_path)
 
 
 def test_a_survey_says_why_a_type_does_not_run(monkeypatch) -> None:

@@ -84,6 +84,70 @@ def test_sizes_of_the_tiny_model_are_never_shown_as_the_variant_s() -> None:
     )
 
 
+def test_numbers_of_the_traced_model_are_shown_where_they_are_asked_for() -> None:
+    path = [around(NORM, ATTENTION), around({"kind": "experts", "experts": 8, "chosen": 2, "width": 24})]
+    window = {**ATTENTION, "sees": {"kind": "sliding-window", "window": 5}}
+    kernel = {"kind": "convolution", "kernel": 7}
+    mixed = {
+        "stacks": [
+            stack("text", path)
+            | {"blocks": [{"times": 3, "paths": [path]}, {"times": 1, "paths": [[around(window), kernel]]}]}
+        ],
+        "heads": [],
+    }
+    found = texts(block_diagram(mixed, Sizes({}, own=True), "en", "a model"))
+    assert {"4 layers, mixed", "× 3", "8 experts", "router chooses 2 a token", "sliding window 5"} <= set(
+        found
+    )
+    assert {"4 heads, 2 key-value", "kernel 7"} <= set(found)
+    large = Sizes({None: ({**SMALL, "experts": 8}, {**LARGE, "experts": 64})}, 6, {"sliding-window": 4096})
+    found = texts(block_diagram(mixed, large, "en", "a model"))
+    assert {"64 experts", "router chooses 6 a token", "sliding window 4,096"} <= set(found)
+    assert not any("kernel" in text or "× 3" in text for text in found)
+
+
+def test_many_kinds_of_blocks_and_long_paths_are_cut_with_what_is_left_out() -> None:
+    kinds = [{"times": 1, "paths": [[around({"kind": "convolution", "kernel": n})]]} for n in range(1, 9)]
+    many = {"stacks": [stack("image", []) | {"blocks": kinds}], "heads": []}
+    found = texts(block_diagram(many, Sizes({}, own=True), "en", "a model"))
+    assert "⋮ 4 more" in found
+    assert [text for text in found if text.startswith("kernel")] == [f"kernel {n}" for n in (1, 2, 7, 8)]
+    long = stack("image", [around(WIDE)]) | {"before": [[{"kind": "linear", "width": n} for n in range(14)]]}
+    found = texts(block_diagram({"stacks": [long], "heads": []}, Sizes({}), "en", "a model"))
+    assert "⋮ 4 more steps" in found
+    assert found.count("Linear") == 10
+
+
+def test_stages_stand_one_above_the_other_and_a_bare_path_alone() -> None:
+    stages = [stack(f"image/{n}", [around(WIDE)]) | {"streams": ["image"]} for n in (1, 2)]
+    svg = ElementTree.fromstring(
+        block_diagram(
+            {"stacks": stages, "heads": [], "order": [[0, 2], [1, 2]]}, Sizes({}, own=True), "en", "a model"
+        )
+    )
+    frames = [rect for rect in svg.iter("rect") if rect.get("class") == "kb-frame"]
+    assert len({rect.get("x") for rect in frames}) == 1
+    first, second = (float(rect.get("y", 0)) for rect in frames)
+    assert second + float(frames[1].get("height", 0)) < first
+    bare = {"stacks": [stack("image", []) | {"blocks": [], "widths": [], "after": []}], "heads": []}
+    assert texts(block_diagram(bare, Sizes({}, own=True), "en", "a model")) == ["Embedding", "words"]
+
+
+def test_of_three_streams_the_two_with_most_blocks_are_drawn() -> None:
+    def of(name: str, times: int) -> dict[str, Any]:
+        return stack(name, [around(WIDE)]) | {"blocks": [{"times": times, "paths": [[around(WIDE)]]}]}
+
+    structure = {
+        "stacks": [of("text", 4), of("audio", 1), of("image", 3)],
+        "heads": [head("audio"), head("text")],
+        "order": [[0, 4], [1, 1], [2, 3]],
+    }
+    found = texts(block_diagram(structure, Sizes({}, own=True), "en", "a model"))
+    assert {"text", "image", "× 4", "× 3"} <= set(found)
+    assert "audio" not in found
+    assert found.count("Vocabulary") == 1
+
+
 def test_a_norm_that_moves_moves_in_the_drawing() -> None:
     def order(path: list[Any]) -> list[str]:
         structure = {"stacks": [stack("text", path)], "heads": []}

@@ -72,7 +72,7 @@ def test_links_between_pages_lead_somewhere(pages: dict[str, Page]) -> None:
     for path, page in pages.items():
         if not path.endswith(".md"):
             continue
-        prose = re.sub(r"<pre.*?</pre>", "", page.text, flags=re.DOTALL)
+        prose = re.sub(r"<pre.*?</pre>|```.*?```", "", page.text, flags=re.DOTALL)
         for target in LINK.findall(prose):
             file, _, anchor = target.partition("#")
             resolved = posixpath.normpath(posixpath.join(posixpath.dirname(path), file))
@@ -181,7 +181,8 @@ def test_drawings_are_well_formed_and_labelled() -> None:
             assert title is not None
             assert title.text
     matrix = ElementTree.fromstring(flow_matrix(["10", "11"], "a & b"))
-    assert [cell.get("class") for cell in matrix.iter("rect")] == ["kb-on", "kb-off", "kb-on", "kb-on"]
+    cells = {path.get("class"): path.get("d", "") for path in matrix.iter("path")}
+    assert cells == {"kb-cells kb-cells-on": "M0 0.43h1M0 1.43h2", "kb-cells kb-cells-off": "M1 0.43h1"}
 
 
 def test_a_category_names_only_drawings_that_exist(knowledge: Knowledge) -> None:

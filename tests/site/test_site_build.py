@@ -79,6 +79,10 @@ def test_searching_the_graph_and_hiding_a_relation(page: Page, address: str) -> 
         "categories/permuted-lm/",
         "models/",
         "models/bert/",
+        "models/lxmert/",
+        "architectures/",
+        "architectures/convnext/",
+        "architectures/mixtral/",
         "papers/",
         "source/",
         "source/models/bert/modeling_bert/",
@@ -102,6 +106,10 @@ def test_phone_pages_do_not_scroll_sideways(browser: Browser, address: str) -> N
     for path in (
         "",
         "models/bert/",
+        "models/lxmert/",
+        "architectures/",
+        "architectures/clip/",
+        "architectures/mask2former/",
         "lineage/",
         "categories/",
         "papers/",
@@ -112,6 +120,39 @@ def test_phone_pages_do_not_scroll_sideways(browser: Browser, address: str) -> N
             page.goto(f"{address}{language}{path}")
             width = page.evaluate("document.documentElement.scrollWidth")
             assert width <= 390, f"{language}{path} is {width} px wide"
+    page.close()
+
+
+def test_the_table_of_architectures_is_filtered(page: Page, address: str) -> None:
+    page.goto(f"{address}architectures/")
+    rows = page.locator(".kb-architectures tbody tr")
+    total = rows.count()
+    shown = "() => [...document.querySelectorAll('.kb-architectures tbody tr')].filter((row) => !row.hidden).map((row) => row.cells[0].textContent)"
+    assert len(page.evaluate(shown)) == total > 500
+    page.fill(".kb-filter input", "qwen3")
+    named = page.evaluate(shown)
+    assert 0 < len(named) < 60
+    assert all("qwen3" in name for name in named)
+    page.select_option('.kb-filter select[data-column="7"]', "experts")
+    sparse = page.evaluate(shown)
+    assert 0 < len(sparse) < len(named)
+    assert "qwen3_moe" in sparse
+    assert f"{len(sparse)} of {total}" in (page.text_content(".kb-filter output") or "")
+    page.click('.kb-architectures a[href="qwen3_moe/"]')
+    page.wait_for_url("**/architectures/qwen3_moe/")
+    assert page.locator(".kb-blocks svg").count() == 1
+
+
+def test_drawings_can_be_read_on_a_phone(browser: Browser, address: str) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    for path in ("models/lxmert/", "zh/models/mixtral/", "method/"):
+        page.goto(f"{address}{path}")
+        sizes = page.eval_on_selector_all(
+            "svg.kb-drawing text",
+            """texts => texts.map((text) => parseFloat(getComputedStyle(text).fontSize) * text.getScreenCTM().a)""",
+        )
+        assert sizes
+        assert min(sizes) > 9, f"{path}: letters of {min(sizes):.1f} px"
     page.close()
 
 

@@ -29,7 +29,7 @@ from ptmkb.source import (
 )
 from ptmkb.source.releases import find_release
 
-_RELEASES = ("4.20.1", "4.40.2", "4.48.3", "4.57.6", "5.0.0", "5.12.0")
+RELEASES = ("4.20.1", "4.40.2", "4.48.3", "4.57.6", "5.0.0", "5.12.0")
 """Releases that are compared with the present one."""
 
 _GENERATED = re.compile(r"#.*\bautomatically generated from (?:src/)?transformers/", re.IGNORECASE)
@@ -169,7 +169,7 @@ def _bases(links: Iterable[Link]) -> Counter[str]:
 
 def _classes(links: Iterable[Link]) -> Any:
     """Top-level definitions, each with an edge to what it is generated from, or in a modular file inherits from."""
-    graph = nx.DiGraph()
+    graph: Any = nx.DiGraph()
     for link in links:
         if MODULE in (link.symbol, link.target_symbol) or "." in link.symbol or not link.target_file:
             continue
@@ -182,7 +182,7 @@ def _classes(links: Iterable[Link]) -> Any:
 
 def _chain(places: list[Place], tree: SourceTree) -> dict[str, Any]:
     """The longest way from a class to the first of its line, one row a model, with the lines where it stands."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for file, symbol in places:
         if _is_modular(file) and rows:
             rows[-1]["modular"] = file  # the file that its line is generated from
@@ -234,7 +234,7 @@ def _bare(node: Any) -> str:
 
 def _releases(tree: SourceTree, own: dict[str, Any]) -> dict[str, Any]:
     rows = []
-    for version in (*_RELEASES, tree.version):
+    for version in (*RELEASES, tree.version):
         shares = own if version == tree.version else _shares(find_release(version))
         count = len(_models(tree if version == tree.version else find_release(version)))
         rows.append(

@@ -269,7 +269,9 @@ def _generate(model: Any, inputs: Mapping[str, Any], **options: Any) -> _Run:
 
 def _look_at_loop(names: Mapping[str, Any]) -> Mapping[str, Any]:
     seen = dict(_look_at_cache(names))
-    return seen | (_look_at_logits(names) if "next_token_logits" in names else {})
+    if "next_token_logits" in names:
+        seen.update(_look_at_logits(names))
+    return seen
 
 
 def _rows(run: _Run) -> list[dict[str, Any]]:

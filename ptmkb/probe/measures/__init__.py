@@ -34,6 +34,10 @@ class Reading:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
+NO_STREAMS = "what comes out has no place for each position of what goes in"
+"""Why nothing that is measured position by position can be."""
+
+
 class Unmeasurable(Exception):
     """This subject cannot be measured by this measure; the message says why, in a few words."""
 
@@ -50,7 +54,7 @@ class Measure(Protocol):
         """What is so, by part."""
 
     def agrees(self, claimed: Any, measured: Any) -> bool:
-        """Whether the measured value bears the claimed one out."""
+        """Whether the measured value bears the claimed one out; Unmeasurable where too little was seen to say."""
 
 
 @functools.cache

@@ -31,7 +31,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from ptmkb.probe.measures import Reading, Unmeasurable
+from ptmkb.probe.measures import NO_STREAMS, Reading, Unmeasurable
 
 if TYPE_CHECKING:
     from ptmkb.probe.subject import Stream, Subject
@@ -78,7 +78,7 @@ def measure(subject: Subject) -> dict[str | None, Reading]:
         else:
             readings[None if len(subject.streams) == 1 else name] = reading
     if not readings:
-        raise Unmeasurable("; ".join(reasons) or "no stream goes in")
+        raise Unmeasurable("; ".join(reasons) or NO_STREAMS)
     return readings
 
 
@@ -129,8 +129,7 @@ def growth(lengths: Sequence[int], costs: Sequence[int]) -> tuple[int, int | Non
     turns = [after - before for before, after in pairwise(steps)]
     half = len(turns) // 2
     if len(set(turns[half:])) > 1 or turns[-1] < 0:
-        middle = len(steps) // 2
-        if max(steps[middle:]) <= max(steps[:middle]):
+        if _periodic(steps):
             return 1, None
         raise Unmeasurable("its cost grows in steps of no rule, or not by the length alone")
     last = len(turns) - 1
@@ -138,3 +137,13 @@ def growth(lengths: Sequence[int], costs: Sequence[int]) -> tuple[int, int | Non
         last -= 1
     bend = lengths[last + 1] if last and turns[last - 1] > turns[-1] else None
     return (2 if turns[-1] else 1), bend
+
+
+def _periodic(steps: Sequence[int]) -> bool:
+    """Whether the steps come again and again, as in chunks: what is left of them after some first ones is one run of steps, twice and more."""
+    fewest = len(steps) // 2
+    return any(
+        all(steps[at] == steps[at + period] for at in range(start, len(steps) - period))
+        for period in range(1, fewest + 1)
+        for start in range(max(1, len(steps) - 2 * period - 1))
+    )

@@ -5,19 +5,23 @@ fixed, in float64, `eval` mode, the same seed before every run. An output positi
 depends on it. The threshold stands on a measured noise floor: 100 times what reruns of the same inputs, and
 the same batch in another order, differ by, but at least 1e-12 of the largest output. The matrix of
 dependencies (outputs × inputs) is then named by `ptmkb.probe.patterns`. The width of a window is read from
-the same matrix taken behind the first layer. Replacing all of the first sample must not change the second;
+the same matrix taken behind the first layer; that each layer sees on its own, given its input of the plain run
+with one position replaced, tells local layers beside others that see all. Replacing all of the first sample must not change the second;
 where it does, the detail says `leaks`.
 
 Parts. None for the only input stream (other outputs that the subject reads from it go by their own name:
 `forward`, `backward`); with several streams each by its name and `source>target` across, where everything is
-`full` and nothing is `none`; a mode by its name (`mode-stream` where it is about several streams).
+`full` and nothing is `none`; a mode by its name (`mode-stream` where it is about several streams). Where a text
+holds places for pictures or sounds, a replaced patch reaches all places of its picture through the picture's
+own encoder; so `sequence` is the flow among all positions, words and places, measured from what enters the first
+layer that they share: there a picture whose places see each other stands out as
+`causal-with-bidirectional-spans`.
 
 Assumptions. Weights are random, so that no path is closed by chance; an influence is larger than the
 threshold. A dependency through which of several experts is chosen shows only where a draw changes the choice.
 
 What it cannot tell. How strong an influence is; a pattern whose period exceeds the sequence (a window as wide
-as the sample is causal); what layers after the first see each on its own: where the first sees all and a
-later one a window, the whole is `causal` or `bidirectional`. Positions of streams that no replacement reaches
+as the sample is causal). Positions of streams that no replacement reaches
 (class tokens) are not looked at.
 
 Source. Vaswani et al. 2017 (arXiv 1706.03762), section 3.2.3, masks the decoder's attention so that a
@@ -27,14 +31,15 @@ checks the consequence, not the mask.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ptmkb.probe.measures import Reading
-from ptmkb.probe.patterns import conclude, rows
+from ptmkb.probe.measures import NO_STREAMS, Reading, Unmeasurable
+from ptmkb.probe.patterns import between, conclude, rows
 
 if TYPE_CHECKING:
     from ptmkb.probe.influence import Influence
+    from ptmkb.probe.reach import Reach
     from ptmkb.probe.subject import Subject
 
 SCALES: tuple[str, ...] = ("tiny",)
@@ -44,9 +49,11 @@ KINDS: dict[str, tuple[str, ...]] = {  # kind: the numbers that a claim may add
     "causal": (),
     "anti-causal": (),
     "sliding-window": ("window", "ahead"),
-    "local-global": ("window", "ahead", "chunk", "whole"),
-    "chunked": ("chunk", "causal"),
+    "dilated-window": ("window", "dilation", "ahead"),
+    "local-global": ("window", "ahead", "dilation", "chunk", "back", "whole"),
+    "chunked": ("chunk", "causal", "back"),
     "prefix": ("prefix",),
+    "causal-with-bidirectional-spans": ("span", "window"),
     "permuted": (),
     "pointwise": (),
     "full": (),
@@ -71,7 +78,7 @@ def parse(value: Any) -> dict[str, Any]:
         if name != "kind" and name not in KINDS[kind]:
             allowed = ", ".join(f"`{key}`" for key in KINDS[kind]) or "nothing"
             raise ValueError(f"`{name}` says nothing of the flow `{kind}`, which takes {allowed}")
-        if name in ("window", "ahead", "chunk", "prefix") and (type(number) is not int or number < 1):
+        if name not in ("kind", "whole", "causal") and (type(number) is not int or number < 1):
             raise ValueError(f"`{name}` is a number of positions, 1 or more; not {number!r}")
         if name == "causal" and type(number) is not bool:
             raise ValueError(f"`causal` is true or false; not {number!r}")
@@ -82,14 +89,22 @@ def measure(subject: Subject) -> dict[str | None, Reading]:
     """The flow of every pair of streams and of every mode.
 
     Raises:
-        Unmeasurable: Outputs are not finite, or their shape depends on the values of the inputs.
+        Unmeasurable: There are no streams, outputs are not finite, or their shape depends on the values of the inputs.
     """
     from ptmkb.probe.influence import influences
+    from ptmkb.probe.reach import reaches
+    from ptmkb.probe.sequences import SEQUENCE, sequence_of
 
+    if not subject.streams:
+        raise Unmeasurable(NO_STREAMS)
     doubled = subject.doubled()
     readings: dict[str | None, Reading] = {}
+    layers = reaches(doubled)
     for (source, target), found in influences(doubled).items():
-        readings[_part(subject, source, target)] = _reading(subject, found, source, target)
+        readings[_part(subject, source, target)] = _reading(subject, found, source, target, layers)
+    if (sequence := sequence_of(doubled)) is not None:
+        found = influences(sequence)[SEQUENCE, SEQUENCE]
+        readings[SEQUENCE] = _reading(sequence, found, SEQUENCE, SEQUENCE, reaches(sequence))
     for mode in doubled.modes:
         streams = mode.streams or tuple(doubled.streams)
         for (source, target), found in influences(
@@ -120,7 +135,7 @@ def _direction(measured: dict[str, Any]) -> str | None:
         return str(measured["whole"])
     if kind == "chunked":
         return "causal" if measured["causal"] else None
-    if kind == "sliding-window":
+    if kind in ("sliding-window", "dilated-window"):
         ahead, window = measured.get("ahead", 0), measured["window"]
         return {0: "causal", window - 1: "anti-causal"}.get(
             ahead, "bidirectional" if 2 * ahead + 1 == window else None
@@ -134,10 +149,15 @@ def _part(subject: Subject, source: str, target: str) -> str | None:
     return source if target == source else f"{source}>{target}"
 
 
-def _reading(subject: Subject, found: Influence, source: str, target: str) -> Reading:
+def _reading(
+    subject: Subject, found: Influence, source: str, target: str, layers: Sequence[Reach] = ()
+) -> Reading:
     across = source != target and target in subject.streams
     stack = subject.blocks.get(target, ())
-    pattern = conclude(found.matrix, found.first_layer, len(stack) or None, across=across)
+    own = [] if found.places is None else _within(layers, target, found.places)
+    pattern = conclude(found.matrix, found.first_layer, len(stack) or None, across=across, layers=own)
+    if across and subject.places and pattern.kind == "other":
+        pattern = between(found.matrix, subject.places[source], subject.places[target]) or pattern
     detail: dict[str, Any] = {
         "matrix": rows(found.matrix),
         "threshold": float(f"{found.threshold:.1e}"),
@@ -150,3 +170,13 @@ def _reading(subject: Subject, found: Influence, source: str, target: str) -> Re
     if found.batch_order:
         detail["batch_order"] = True
     return Reading(pattern.value, detail)
+
+
+def _within(layers: Sequence[Reach], stack: str, places: Sequence[int]) -> list[list[list[bool]]]:
+    """What each layer of a stack sees on its own, at the places of a stream's positions."""
+    matrices = [
+        reach.matrix
+        for reach in layers
+        if stack in reach.stacks and reach.matrix and max(places) < len(reach.matrix)
+    ]
+    return [[[matrix[i][j] for j in places] for i in places] for matrix in matrices]

@@ -13,11 +13,15 @@ compared with what it gave (float64, against a measured noise floor). So each la
 - `feed_forward`: `experts` where some of several sets of weights are chosen, `dense`, or `none`.
 The value lists runs of equal layers with their `count`.
 
+At full size nothing can be replaced. Heads and feed-forward come from the traced run; how far attention reaches from the masks that the
+model makes for an input of 4,200 positions (512 where it takes no more), layer by layer. `attention` is one whose mask was not seen.
+What mixes without attention is left out.
+
 Parts. None for a model of one stack; with several stacks each by its name.
 
 Assumptions. The subject names the layers. The sample is longer than the window; attention is a softmax over products.
 
-What it cannot tell. A window as wide as the sample is `full`. Linear attention with decay and a state space are one computation in two
+What it cannot tell. A window as wide as the sample (at full size: 4,200 positions) is `full`. Linear attention with decay and a state space are one computation in two
 forms (Dao and Gu 2024); the word says which form runs. A state space beside attention in one layer counts as attention. Feed-forward
 in a layer without attention is known by its sum with the residual stream only.
 
@@ -37,10 +41,10 @@ if TYPE_CHECKING:
     from ptmkb.probe.layer_kinds import LayerKind
     from ptmkb.probe.subject import Subject
 
-SCALES: tuple[str, ...] = ("tiny",)
+SCALES: tuple[str, ...] = ("tiny", "variant")
 
 MIXERS = (
-    "full", "sliding-window", "chunked", "cross-attention", "linear-attention", "state-space", "convolution", "recurrence", "fourier",
+    "full", "attention", "sliding-window", "chunked", "cross-attention", "linear-attention", "state-space", "convolution", "recurrence", "fourier",
     "none", "other",
 )  # fmt: skip
 HEADS = ("multi-head", "grouped-query", "multi-query", "latent")
@@ -74,20 +78,26 @@ def measure(subject: Subject) -> dict[str | None, Reading]:
     Raises:
         Unmeasurable: The subject knows no layers.
     """
-    from ptmkb.probe.layer_kinds import layer_kinds
+    from ptmkb.probe.layer_kinds import kinds_at_full_size, layer_kinds
 
     if not any(subject.blocks.values()):
         raise Unmeasurable("no repeated layers are known")
-    kinds = layer_kinds(subject)
+    kinds = layer_kinds(subject) if subject.scale == "tiny" else kinds_at_full_size(subject)
     stacks = {name: [kind for kind in kinds if name in kind.stacks] for name in subject.blocks}
     found: dict[str | None, Reading] = {name: _reading(kinds) for name, kinds in stacks.items() if kinds}
     if not found:
         raise Unmeasurable("no layer ran")
+    if not any(kind.value for kind in kinds):
+        raise Unmeasurable("at full size its layers show nothing of their kind without numbers")
     return {None: next(iter(found.values()))} if len(found) == 1 else found
 
 
 def agrees(claimed: Sequence[Mapping[str, Any]], measured: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether every layer is as claimed; what a claim does not say of a layer may be anything."""
+    """Whether every layer is as claimed; what a claim does not say of a layer may be anything.
+
+    Raises:
+        Unmeasurable: A claim says what mixes a layer's positions, which could not be seen at full size.
+    """
     layers = [run for run in measured for _ in range(run["count"])]
     if "count" in claimed[0]:
         wanted = [kind for kind in claimed for _ in range(kind["count"])]
@@ -97,12 +107,25 @@ def agrees(claimed: Sequence[Mapping[str, Any]], measured: Sequence[Mapping[str,
         if len(claimed) > len(layers):
             return False
         wanted = [claimed[at % len(claimed)] for at in range(len(layers))]
-    return all(_fits(kind, layer) for kind, layer in zip(wanted, layers, strict=True))
+    pairs = list(zip(wanted, layers, strict=True))
+    unseen = [kind["mixer"] for kind, layer in pairs if "mixer" in kind and not _seen(kind, layer)]
+    if unseen:
+        raise Unmeasurable(f"at full size `{unseen[0]}` is not told from other mixers here")
+    return all(_fits(kind, layer) for kind, layer in pairs)
+
+
+def _seen(kind: Mapping[str, Any], layer: Mapping[str, Any]) -> bool:
+    """Whether what was measured of a layer's mixer is enough to judge a claim about it."""
+    attends = kind["mixer"] in ("full", "sliding-window", "chunked", "attention", "cross-attention")
+    measured = layer.get("mixer")
+    return measured is not None and not (measured == "attention" and attends and kind["mixer"] != "attention")
 
 
 def _fits(kind: Mapping[str, Any], layer: Mapping[str, Any]) -> bool:
     measured = {"cross": False, **layer}
-    if kind.get("mixer") == "state-space" and measured["mixer"] == "linear-attention":
+    if kind.get("mixer") == "attention" and "heads" in measured:
+        measured["mixer"] = "attention"
+    if kind.get("mixer") == "state-space" and measured.get("mixer") == "linear-attention":
         measured["mixer"] = "state-space"  # its dual form
     return all(measured.get(name) == given for name, given in kind.items() if name != "count")
 
@@ -156,6 +179,8 @@ def _reading(kinds: Sequence[LayerKind]) -> Reading:
             runs[-1]["count"] += 1
         else:
             runs.append({"count": 1, **kind.value})
+    if all(kind.reach.matrix is None and not kind.reach.others for kind in kinds):
+        return Reading(runs)
     matrices = [None if kind.reach.matrix is None else rows(kind.reach.matrix) for kind in kinds]
     detail: dict[str, Any] = {"matrices": matrices}
     if any(kind.reach.others for kind in kinds):

@@ -67,26 +67,27 @@ def measure(subject: Subject) -> dict[str | None, Reading]:
     untouched = set(trained)
     losses: list[float] = []
     finite = True
-    if trained:
-        optimiser = torch.optim.Adam(trained.values(), lr=LEARNING_RATE, fused=True)
-        for _ in range(STEPS):
-            with without_dropout(model), torch.enable_grad(), seeded():
-                loss = total_loss(model, subject)
-            losses.append(float(loss.detach()))
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            gradients = {
-                name: parameter.grad for name, parameter in trained.items() if parameter.grad is not None
-            }
-            norm = float(torch.nn.utils.get_total_norm(gradients.values()))
-            finite = math.isfinite(losses[-1]) and math.isfinite(norm)
-            if not finite:
-                break
-            untouched -= {name for name in untouched & gradients.keys() if bool(gradients[name].any())}
-            optimiser.step()
-    if finite:
-        with without_dropout(model), torch.no_grad(), seeded():
-            losses.append(float(total_loss(model, subject)))
+    with without_dropout(model):
+        if trained:
+            optimiser = torch.optim.Adam(trained.values(), lr=LEARNING_RATE, fused=True)
+            for _ in range(STEPS):
+                with torch.enable_grad(), seeded():
+                    loss = total_loss(model, subject)
+                losses.append(float(loss.detach()))
+                optimiser.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                gradients = {
+                    name: parameter.grad for name, parameter in trained.items() if parameter.grad is not None
+                }
+                norm = float(torch.nn.utils.get_total_norm(gradients.values()))
+                finite = math.isfinite(losses[-1]) and math.isfinite(norm)
+                if not finite:
+                    break
+                untouched -= {name for name in untouched & gradients.keys() if bool(gradients[name].any())}
+                optimiser.step()
+        if finite:
+            with torch.no_grad(), seeded():
+                losses.append(float(total_loss(model, subject)))
     lowers = finite and losses[0] - losses[-1] > MARGIN * abs(losses[0])
     value = {"lowers": lowers, "finite": finite, "unreached": len(untouched)}
     return {

@@ -16,12 +16,13 @@ change. Formulas that look alike are told apart by what else moves:
   fits, or two that differ do.
 
 Parts. None where a model has one objective; where it has several each by its name, and None for the list of
-all of them. The claims `matching`, `next-sentence` and `sentence-order` are borne out by a classification of
-samples: what the classes mean cannot be seen in a formula.
+all of them.
 
 Assumptions. Labels below 0 are ignored. What the loss is computed from is among the outputs.
 
-What it cannot tell. How inputs were corrupted before they came to the model: predicting masked tokens, or all
+What it cannot tell. What classes mean: matching of text and image, next sentence and sentence order are one
+cross-entropy between two classes, and on inputs and labels drawn at random nothing else about them differs. A
+claim says `classification` (or `binary-classification`, of one score), and names the objective as its part. How inputs were corrupted before they came to the model: predicting masked tokens, or all
 tokens, or classes of tokens, at their own positions is one formula. A loss whose scores are not returned is
 `unknown`.
 
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 SCALES: tuple[str, ...] = ("tiny",)
 
 RELATIVE_ERROR = 1e-6  # up to which a formula's value is the loss
-OF_PAIRS = ("matching", "next-sentence", "sentence-order")
+NAMES_OF_CLASSES = ("matching", "next-sentence", "sentence-order")  # what labels mean, which no formula says
 VALUES = (
     "masked",
     "causal",
@@ -73,8 +74,12 @@ def parse(value: Any) -> str:
     Raises:
         ValueError: It is not the name of one.
     """
-    if value not in (*VALUES, *OF_PAIRS) or value == "unknown":
-        raise ValueError(f"an objective is one of {', '.join((*VALUES[:-1], *OF_PAIRS))}; not {value!r}")
+    if value in NAMES_OF_CLASSES:
+        raise ValueError(
+            f"what classes mean cannot be measured: claim `classification` or `binary-classification`, with `part: {value}`"
+        )
+    if value not in VALUES or value == "unknown":
+        raise ValueError(f"an objective is one of {', '.join(VALUES[:-1])}; not {value!r}")
     return str(value)
 
 
@@ -103,8 +108,6 @@ def agrees(claimed: str, measured: str | list[str]) -> bool:
     """Whether the measured objective is the claimed one, or one of them."""
     if isinstance(measured, list):
         return any(agrees(claimed, one) for one in measured)
-    if claimed in OF_PAIRS:
-        return measured in ("classification", "binary-classification")
     return claimed == measured
 
 
@@ -198,7 +201,8 @@ class _Identification:
         detail: dict[str, Any] = {"field": name, "loss": float(f"{float(self.base[0][name]):.6g}")}
         objectives = sorted({term.objective for term in candidates})
         if len(objectives) != 1:
-            return Reading("unknown", {**detail, "candidates": objectives})
+            why = "several formulas fit" if objectives else "loss computed, formula not recognised"
+            return Reading("unknown", {**detail, "candidates": objectives, "why": why})
         term = candidates[0]
         value, moves = self.refined(term)
         detail |= {"formula": term.formula, "output": term.output, "labels": term.label, "is": how}

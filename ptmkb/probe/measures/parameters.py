@@ -9,7 +9,8 @@ size is built on the `meta` device, which costs no memory.
   module that holds the stack's layers and no other's (embeddings that both use count in both).
 - `active`, for a mixture of experts: all but the experts that a token does not go through. How many it goes
   through is found by running. On a tiny model it is
-  counted: in every layer, the experts whose weights the layer's output at one position has a gradient for. At
+  counted: in every layer, the experts whose weights the layer's output at one position, projected on a random
+  vector, has a gradient for. At
   full size it is the k of the choice that runs in the layer.
 
 Assumptions. A token goes through equally many experts in every layer of a kind, and experts of a layer are of
@@ -30,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from ptmkb.probe.measures import Reading, Unmeasurable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from torch import Tensor, nn
 
@@ -152,11 +153,12 @@ def _embeddings(model: nn.Module) -> dict[str, Tensor]:
 def _active(subject: Subject, total: int) -> tuple[int, dict[str, Any]]:
     """Parameters that one token goes through, and what was found of the experts; nothing where there are none."""
     from ptmkb.probe.experts import expert_sets
-    from ptmkb.probe.tracing import run_subject
+    from ptmkb.probe.routing import may_have_experts
+    from ptmkb.probe.tracing import plain_run
 
-    if not any(subject.blocks.values()) or not _may_have_experts(subject.model):
+    if not any(subject.blocks.values()) or not may_have_experts(subject.model):
         return total, {}
-    tracer = run_subject(subject)
+    tracer = plain_run(subject)
     found = {
         index: experts
         for index in range(len(tracer.trace.layers))
@@ -175,20 +177,13 @@ def _active(subject: Subject, total: int) -> tuple[int, dict[str, Any]]:
     return total - idle, {"experts": among, "used": sorted(set(used.values())), "layers": len(found)}
 
 
-def _may_have_experts(model: nn.Module) -> bool:
-    """Whether there are several lists of modules or a weight of three dimensions; models without need not run."""
-    from torch import nn
-
-    lists = sum(isinstance(module, nn.ModuleList) and len(module) > 1 for module in model.modules())
-    return lists > 1 or any(parameter.ndim == 3 for parameter in model.parameters())
-
-
 def _used_by_gradient(subject: Subject, tracer: Tracer, found: dict[int, Experts]) -> dict[int, int]:
     """In each layer, how many experts' weights the layer's output at one position depends on."""
     import torch
 
     from ptmkb.probe.influence import hidden_states_in
     from ptmkb.probe.numerics import seeded
+    from ptmkb.probe.routing import experts_behind
 
     outputs: list[Tensor] = []
     modules = list(dict.fromkeys(call.module for call in tracer.trace.layers))
@@ -202,23 +197,4 @@ def _used_by_gradient(subject: Subject, tracer: Tracer, found: dict[int, Experts
     finally:
         for hook in hooks:
             hook.remove()
-    used = {}
-    for index, experts in found.items():
-        weights = [p._base if p._base is not None else p for one in experts.parameters for p in one]
-        distinct = list({id(weight): weight for weight in weights}.values())
-        gradients = torch.autograd.grad(
-            outputs[index][0, 0].sum(), distinct, retain_graph=True, allow_unused=True
-        )
-        by_weight = {id(weight): gradient for weight, gradient in zip(distinct, gradients, strict=True)}
-        used[index] = sum(
-            any(_reaches(by_weight, parameter, number) for parameter in one)
-            for number, one in enumerate(experts.parameters)
-        )
-    return used
-
-
-def _reaches(gradients: Mapping[int, Tensor | None], parameter: Tensor, number: int) -> bool:
-    """Whether an expert's parameter (its own, or its slice of one for all) has a gradient."""
-    base = parameter._base
-    gradient = gradients[id(parameter if base is None else base)]
-    return gradient is not None and bool((gradient if base is None else gradient[number]).any())
+    return {index: len(experts_behind(outputs[index][0, 0], experts)) for index, experts in found.items()}

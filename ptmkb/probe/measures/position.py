@@ -34,7 +34,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ptmkb.probe.measures import Reading, Unmeasurable
+from ptmkb.probe.measures import NO_STREAMS, Reading, Unmeasurable
 
 if TYPE_CHECKING:
     from ptmkb.probe.subject import Subject
@@ -73,13 +73,15 @@ def measure(subject: Subject) -> dict[str | None, Reading]:
     """The kinds of position of every stack.
 
     Raises:
-        Unmeasurable: The subject knows no layers.
+        Unmeasurable: The subject knows no streams, or no layers.
     """
     from ptmkb.probe.layer_kinds import layer_kinds
     from ptmkb.probe.positions import entering
     from ptmkb.probe.scores import inside
     from ptmkb.probe.stacks import CROSS
 
+    if not subject.streams:
+        raise Unmeasurable(NO_STREAMS)
     if not any(subject.blocks.values()):
         raise Unmeasurable("no repeated layers are known")
     doubled = subject.doubled()

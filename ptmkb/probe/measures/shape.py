@@ -69,11 +69,11 @@ def measure(subject: Subject) -> dict[str | None, Reading]:
     Raises:
         Unmeasurable: The subject knows no layers, or a forward pass does not run on `meta`.
     """
-    from ptmkb.probe.tracing import run_subject
+    from ptmkb.probe.tracing import plain_run
 
     if not any(subject.blocks.values()):
         raise Unmeasurable("no repeated layers are known")
-    tracer = run_subject(subject)
+    tracer = plain_run(subject)
     if not tracer.trace.layers:
         raise Unmeasurable("no layer ran")
     return {stack: _reading(tracer.trace, calls) for stack, calls in tracer.trace.stacks().items()}

@@ -57,9 +57,9 @@ def measure(subject: Subject) -> dict[str | None, Reading]:
     Raises:
         Unmeasurable: It has no two parts that could share weights.
     """
-    from ptmkb.probe.tracing import run_subject
+    from ptmkb.probe.tracing import plain_run
 
-    tracer = run_subject(subject)
+    tracer = plain_run(subject)
     readings: dict[str | None, Reading] = {}
     if layers := _layers(tracer.trace):
         readings["layers"] = layers

@@ -34,7 +34,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from ptmkb.probe.measures import Reading, Unmeasurable
+from ptmkb.probe.measures import NO_STREAMS, Reading, Unmeasurable
 
 if TYPE_CHECKING:
     from ptmkb.probe.meeting import Passage
@@ -80,6 +80,8 @@ def measure(subject: Subject) -> dict[str | None, Reading]:
     Raises:
         Unmeasurable: Fewer than two streams go in, or no layer of one of them is found.
     """
+    if not subject.streams:
+        raise Unmeasurable(NO_STREAMS)
     if len(subject.streams) < 2:
         raise Unmeasurable("only one stream goes in")
     from ptmkb.probe.meeting import passages

@@ -13,7 +13,10 @@ its norms and at its residual additions `x + f(x)`, both found in the graph (`re
 The value counts the blocks; the detail holds the diagram: `stacks` (`name`, `streams`, `widths`, `before`, `blocks`, `after`), `heads`, and the
 `order` in which the blocks of several stacks run.
 
-Assumptions. The subject names the layers. Numbers are those of the tiny model.
+Where nobody names the layers (stages of a convolutional network), blocks are members of lists of modules that add something to what they
+took (`outline`), and where there are none, the bare path from the input is given; `drawn_from` says which.
+
+Assumptions. The subject names the layers, or lists of modules hold them. Numbers are those of the tiny model.
 
 What it cannot tell. What fused kernels do inside. Blocks that mix several streams of residuals (hyper-connections) are not taken apart.
 Claims about it are not made; `norm`, `position`, `layers` and `shape` have claims.
@@ -47,12 +50,10 @@ def measure(subject: Subject) -> dict[str | None, Reading]:
     """The structure of a tiny model.
 
     Raises:
-        Unmeasurable: The subject knows no layers, or its run cannot be taken apart; a missing picture must not cost a model its proofs.
+        Unmeasurable: Its run cannot be taken apart; a missing picture must not cost a model its proofs.
     """
     from ptmkb.probe.structure import structure
 
-    if not any(subject.blocks.values()):
-        raise Unmeasurable("no repeated layers are known")
     try:
         found = structure(subject)
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:

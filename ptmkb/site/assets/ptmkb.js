@@ -145,6 +145,29 @@ function readSource() {
   window.addEventListener("load", () => { follow(); led(); reading = true; });
 }
 
+/** The table of architectures: rows that hold what is typed and every kind that is chosen. */
+function filterArchitectures() {
+  const form = document.querySelector(".kb-filter");
+  if (!form) return;
+  const rows = [...document.querySelectorAll(".kb-architectures tbody tr")];
+  const [find, count] = [form.querySelector("input"), form.querySelector("output")];
+  const choices = [...form.querySelectorAll("select")];
+  const apply = () => {
+    const wanted = find.value.trim().toLowerCase();
+    const chosen = choices.filter((choice) => choice.value);
+    for (const row of rows) {
+      const kinds = (choice) => row.cells[choice.dataset.column].dataset.kinds.split(" ");
+      row.hidden = !row.cells[0].textContent.toLowerCase().includes(wanted)
+        || !chosen.every((choice) => kinds(choice).includes(choice.value));
+    }
+    count.textContent = count.dataset.label.replace("{shown}", rows.filter((row) => !row.hidden).length);
+  };
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("input", apply);
+  form.hidden = false;
+  apply();
+}
+
 /** The language selector keeps the section, too. */
 function keepHash() {
   for (const link of document.querySelectorAll("a[data-ptmkb-language]")) {
@@ -257,6 +280,7 @@ document.addEventListener("DOMContentLoaded", () => {
   drawFormulas();
   openTarget();
   keepHash();
+  filterArchitectures();
   drawGraph();
 });
 window.addEventListener("hashchange", openTarget);

@@ -11,14 +11,13 @@ from typing import Any
 
 from ptmkb.site.drawings.canvas import Canvas
 from ptmkb.site.drawings.elements import Box, Boxes, Element, Sizes
-from ptmkb.site.words import word_or
+from ptmkb.site.drawings.paths import GAP, SIDE, Paths
+from ptmkb.site.values import part_text
 
-_GAP = 15.0  # pixels between boxes
-_SIDE = 13.0  # pixels from a box to the residual line beside it
-_RING = 7.0  # radius of a ⊕
 _WIDE, _NARROW = 156.0, 122.0  # a box where there is one column, where there are two
 _COLUMNS = (88.0, 266.0)  # centres of two columns; 354 pixels fit a phone
 _ONE = 172.0  # the centre of a single column
+_KINDS = 4  # of blocks in one stack that are drawn; of more, the first and the last
 
 
 def block_diagram(structure: Mapping[str, Any], sizes: Sizes, language: str, title: str) -> str:
@@ -48,21 +47,20 @@ class _Diagram:
         self.boxes = Boxes(language, sizes)
         self.sizes = sizes
         self.floor = floor
-        streams = [stream for stack in structure["stacks"] for stream in stack["streams"]]
-        self.streams = _ordered(list(dict.fromkeys(streams)))
+        self.streams = _ordered(structure["stacks"])
         two = len(self.streams) > 1
         self.box_width = _NARROW if two else _WIDE
         self.x = dict(zip(self.streams, _COLUMNS if two else (_ONE,), strict=False))
         self.y = dict.fromkeys(self.x, floor - 16.0)
         self.tops: dict[str, tuple[float, float]] = {}
-        self.readers: list[tuple[str, float, float]] = []
         self.canvas = Canvas(354.0 if two else 2 * _ONE, 0.0)
+        self.paths = Paths(self.canvas, self.boxes, self.box_width, 172.0 if two else 2 * _ONE, floor)
 
     def draw(self) -> float:
         """Draw everything from the floor up; gives the height, negative."""
         for stream, x in self.x.items():
             if len(self.x) > 1:
-                self.canvas.label(x, self.floor - 2, word_or("part", stream, self.language), soft=True)
+                self.canvas.label(x, self.floor - 2, part_text(stream, self.language), soft=True)
             else:
                 self.y[stream] = self.floor - 4
         prefix, cycle, times = _cycle(self.structure.get("order") or [[0, 1]])
@@ -75,7 +73,7 @@ class _Diagram:
         for stack in self.structure["stacks"]:
             for stream in stack["streams"]:
                 if stream in self.x and len(stack["streams"]) == 1 and stack.get("after"):
-                    self.y[stream] = self._path(
+                    self.y[stream] = self.paths.draw(
                         stack["after"], self.x[stream], self.y[stream], (stack["name"], stream)
                     )
                 if stream in self.x:
@@ -94,29 +92,43 @@ class _Diagram:
         stack = self.structure["stacks"][at]
         for stream, before in zip(stack["streams"], stack["before"], strict=False):
             if stream in self.x:
-                self.y[stream] = self._path(before, self.x[stream], self.y[stream], (stack["name"], stream))
+                self.y[stream] = self.paths.draw(
+                    before, self.x[stream], self.y[stream], (stack["name"], stream)
+                )
 
     def _stack(self, at: int, times: str) -> None:
         stack = self.structure["stacks"][at]
         streams = [stream for stream in stack["streams"] if stream in self.x]
-        if not streams:
+        if not streams or not stack["blocks"]:
             return
         if len(stack["blocks"]) == 1:
             self._frame(stack, streams, stack["blocks"][0]["paths"], times)
             return
         bottom = min(self.y[stream] for stream in streams) - 6
         slot = len(self.canvas.elements)
-        for block in stack["blocks"]:
-            self._frame(stack, streams, block["paths"], "")
+        shown = stack["blocks"]
+        if len(shown) > _KINDS:
+            shown = [*shown[: _KINDS // 2], *shown[-_KINDS // 2 :]]
+        for number, block in enumerate(shown):
+            if number == _KINDS // 2 and len(shown) < len(stack["blocks"]):
+                left_out = sum(one["times"] for one in stack["blocks"]) - sum(one["times"] for one in shown)
+                self._left_out(streams, self.boxes.word("left-out", layers=left_out))
+            alike = f"× {block['times']}" if self.sizes.own and block["times"] > 1 else ""
+            self._frame(stack, streams, block["paths"], alike)
         top = min(self.y[stream] for stream in streams) - 22
         for stream in streams:
             self.canvas.line(self.x[stream], self.y[stream], self.x[stream], top)
             self.y[stream] = top
-        span = max(_span(path, self.box_width) for block in stack["blocks"] for path in block["paths"])
+        span = max(self.paths.span(path) for block in stack["blocks"] for path in block["paths"])
         half = 87.0 if len(self.x) > 1 else span / 2 + 14
         left, right = self.x[streams[0]] - half, self.x[streams[-1]] + half
         self._outline(slot, left, top, right, bottom)
         self.canvas.label(right - 8, top + 15, times, anchor="end", kind="kb-label-small")
+
+    def _left_out(self, streams: Sequence[str], text: str) -> None:
+        """A gap in a column where blocks are not drawn, with how many they are."""
+        for stream in streams:
+            self.y[stream] = self.paths.gap(self.x[stream], self.y[stream], text)
 
     def _outline(self, slot: int, left: float, top: float, right: float, bottom: float) -> None:
         """A dashed frame behind what was drawn from a slot on."""
@@ -128,18 +140,18 @@ class _Diagram:
         self, stack: Mapping[str, Any], streams: Sequence[str], paths: Sequence[Sequence[Element]], label: str
     ) -> None:
         """One block in its frame: one column, or several where streams meet in it."""
-        bottom = min(self.y[stream] for stream in streams) - _GAP + 4
+        bottom = min(self.y[stream] for stream in streams) - GAP + 4
         slot = len(self.canvas.elements)
         tops = []
         for stream, path in zip(streams, paths, strict=False):
             x = self.x[stream]
             self.canvas.line(x, self.y[stream], x, bottom - 2)
-            tops.append(self._path(path, x, bottom - 2, (stack["name"], stream)))
+            tops.append(self.paths.draw(path, x, bottom - 2, (stack["name"], stream)))
         top = min(tops) - (22 if label else 10)
         for stream, reached in zip(streams, tops, strict=False):
             self.canvas.line(self.x[stream], reached, self.x[stream], top)
             self.y[stream] = top
-        half = max(_span(path, self.box_width) for path in paths) / 2 + 8
+        half = max(self.paths.span(path) for path in paths) / 2 + 8
         left, right = self.x[streams[0]] - half, self.x[streams[-1]] + half
         if len(self.x) > 1:
             left, right = self.x[streams[0]] - 85, self.x[streams[-1]] + 85
@@ -148,7 +160,7 @@ class _Diagram:
         self.canvas.elements[slot:slot] = frame.elements
         if label:
             self.canvas.label(right - 8, top + 16, label, anchor="end")
-            width = self.sizes.of((stack["name"], streams[0]), "width", stack["widths"][0])
+            width = self.sizes.of((stack["name"], streams[0]), "width", next(iter(stack["widths"]), None))
             if width and len(streams) == 1:
                 note = self.boxes.word("width.shared" if stack.get("shared") == 1 else "width", width=width)
                 self.canvas.label(left + 8, top + 16, note, anchor="start", kind="kb-label-small")
@@ -176,6 +188,8 @@ class _Diagram:
 
     def _turns(self, cycle: list[list[int]], times: int) -> int | None:
         """How often stacks take turns in the variant: as often as one that runs only there has layers; None where that is not known."""
+        if self.sizes.own:
+            return times
         for at, count in cycle:
             small, large = self.sizes.layers((self.structure["stacks"][at]["name"],))
             if large and small == times * count:
@@ -185,6 +199,10 @@ class _Diagram:
     def _times(self, at: int, cycle: list[list[int]], times: int) -> str:
         """How often a stack's block runs, as its frame says."""
         stack = self.structure["stacks"][at]
+        if self.sizes.own:
+            own = sum(block["times"] for block in stack["blocks"])
+            own -= times * sum(count for other, count in cycle if other == at)
+            return self.boxes.word("kinds", layers=own) if len(stack["blocks"]) > 1 else f"× {own}"
         small, large = self.sizes.layers((stack["name"],))
         blocks = stack["blocks"]
         later = sum(count for other, count in cycle if other == at)
@@ -197,108 +215,18 @@ class _Diagram:
         each = max(1, small // blocks[0]["times"]) if small and not later else 1
         return f"× {total // each if total else 'N'}"
 
-    # ---- paths
-
-    def _path(
-        self, elements: Sequence[Element], x: float, y: float, parts: tuple[str, ...], width: float = 0
-    ) -> float:
-        """Draw elements one above the other from y up; gives where the last one ends."""
-        width = width or self.box_width
-        for element in elements:
-            if element["kind"] == "residual":
-                y = self._residual(element, x, y, parts, width)
-            elif element["kind"] in ("concatenate", "sum"):
-                y = self._joined(element, x, y, parts)
-            else:
-                y = self._box(self.boxes.box(element, parts), x, y, width, element.get("cross"))
-        return y
-
-    def _box(
-        self, box: Box, x: float, y: float, width: float, reads: str | None = None, arrow: bool = True
-    ) -> float:
-        top = y - _GAP - box.height
-        if arrow and y < self.floor - 5:
-            self.canvas.arrow(x, y, x, top + box.height + 1)
-        left = x - width / 2
-        if box.stacked:
-            for shift in (6, 3):
-                self.canvas.box(left + shift, top - shift, width, box.height, box.kind)
-        self.canvas.box(left, top, width, box.height, box.kind)
-        self.canvas.label(x, top + 15, box.title)
-        for index, line in enumerate(box.lines):
-            self.canvas.label(x, top + 28 + 13 * index, line, kind="kb-label-small")
-        if reads:
-            self.readers.append((reads, x, top + box.height / 2))
-        return top - (6 if box.stacked else 0)
-
-    def _residual(self, element: Element, x: float, y: float, parts: tuple[str, ...], width: float) -> float:
-        branches = element["branches"]
-        fork = y - 5
-        self.canvas.line(x, y, x, fork)
-        if len(branches) == 1:
-            top = self._path(branches[0], x, fork, parts, width)
-            edge = x - width / 2 - _SIDE
-        else:
-            base = self._path(element.get("before", ()), x, fork, parts, width)
-            narrow, step = 112.0, 124.0
-            xs = [x + (index - (len(branches) - 1) / 2) * step for index in range(len(branches))]
-            base -= 6
-            self.canvas.line(x, base + 6, x, base)
-            self.canvas.line(xs[0], base, xs[-1], base)
-            tops = [
-                self._path(branch, at, base, parts, narrow) for at, branch in zip(xs, branches, strict=True)
-            ]
-            top = min(tops) - 10
-            for at, reached in zip(xs, tops, strict=True):
-                self.canvas.line(at, reached, at, top)
-            self.canvas.line(xs[0], top, xs[-1], top)
-            edge = xs[0] - narrow / 2 - _SIDE + 3
-        centre = top - 10 - _RING
-        self.canvas.arrow(x, top, x, centre + _RING)
-        self.canvas.path(
-            f"M{x:g} {fork:g}H{edge + 6:g}Q{edge:g} {fork:g} {edge:g} {fork - 6:g}V{centre + 6:g}Q{edge:g} {centre:g} {edge + 6:g} {centre:g}H{x - _RING - 4:g}"
-        )
-        self.canvas.arrow(x - _RING - 6, centre, x - _RING, centre)
-        self._ring(x, centre)
-        return centre - _RING
-
-    def _ring(self, x: float, y: float) -> None:
-        self.canvas.elements.append(f'<circle class="kb-ring" cx="{x:g}" cy="{y:g}" r="{_RING:g}"/>')
-        self.canvas.line(x - 4, y, x + 4, y)
-        self.canvas.line(x, y - 4, x, y + 4)
-
-    def _joined(self, element: Element, x: float, y: float, parts: tuple[str, ...]) -> float:
-        """Paths side by side that end in one sequence or in a sum."""
-        sides = element["of"]
-        count = len(sides)
-        width = min(
-            self.box_width, (self.canvas.width if len(self.x) == 1 else 2 * self.box_width) / count - 12
-        )
-        xs = [x + (index - (count - 1) / 2) * (width + 12) for index in range(count)]
-        tops = [self._path(side, at, y, parts, width) for at, side in zip(xs, sides, strict=True)]
-        top = min(tops) - 10
-        for at, reached in zip(xs, tops, strict=True):
-            self.canvas.line(at, reached, at, top)
-        self.canvas.line(xs[0], top, xs[-1], top)
-        if element["kind"] == "concatenate":
-            return self._box(Box(self.boxes.word("concatenate"), (), "kb-token"), x, top, 90)
-        centre = top - 10 - _RING
-        self.canvas.arrow(x, top, x, centre + _RING)
-        self._ring(x, centre)
-        return centre - _RING
-
     # ---- between columns, and outputs
 
     def _across(self) -> None:
         """Arrows to attention that reads another stack's states."""
         half = self.box_width / 2
-        for source, x, y in self.readers:
+        for source, x, y in self.paths.readers:
             if source not in self.tops or self.x[source] == x:
                 continue
             other = self.x[source]
             if any(
                 one == self._stream_at(x) and there == other and abs(high - y) < 1
-                for one, there, high in self.readers
+                for one, there, high in self.paths.readers
             ):
                 shift = 4 if other < x else -4
                 start, end = (other + half, x - half) if other < x else (other - half, x + half)
@@ -317,7 +245,7 @@ class _Diagram:
 
     def _heads(self) -> None:
         """Outputs of one stream above it; what is made of several in the middle, between their own."""
-        heads = self.structure["heads"]
+        heads = [head for head in self.structure["heads"] if set(head["streams"]) <= set(self.x)]
         joint = next((head for head in heads if len(head["streams"]) > 1), None)
         level = 0.0
         if joint:
@@ -329,7 +257,7 @@ class _Diagram:
             own = [head for head in heads if head["streams"] == [stream]]
             boxes = [self.boxes.head(head, (stream,), self.box_width - 10) for head in own]
             if len(boxes) == 1:
-                self.y[stream] = self._box(boxes[0], x, self.y[stream], self.box_width)
+                self.y[stream] = self.paths.box(boxes[0], x, self.y[stream], self.box_width)
             elif boxes:
                 self._bus(boxes, stream, x)
         if joint:
@@ -338,39 +266,34 @@ class _Diagram:
             self.canvas.line(min(xs), level, max(xs), level)
             if reached < level:
                 self.canvas.line(middle, level, middle, reached)
-            top = self._box(self.boxes.head(joint, (), _WIDE), middle, reached, _WIDE)
+            top = self.paths.box(self.boxes.head(joint, (), _WIDE), middle, reached, _WIDE)
             self.y = dict.fromkeys(self.y, top)
 
     def _bus(self, boxes: Sequence[Box], stream: str, x: float) -> None:
         """Several outputs of one stream: a line beside them leads to each."""
-        side = x - self.box_width / 2 - _SIDE
+        side = x - self.box_width / 2 - SIDE
         start = self.y[stream]
         y = start - 8
         self.canvas.line(x, start, x, y)
         self.canvas.line(x, y, side, y)
         middle = y
         for box in boxes:
-            y = self._box(box, x, y + (2 if box is not boxes[0] else 8), self.box_width, arrow=False)
+            y = self.paths.box(box, x, y + (2 if box is not boxes[0] else 8), self.box_width, arrow=False)
             middle = y + box.height / 2
             self.canvas.arrow(side, middle, x - self.box_width / 2, middle)
         self.canvas.line(side, start - 8, side, middle)
         self.y[stream] = y
 
 
-def _ordered(streams: list[str]) -> list[str]:
-    """At most two streams, the encoder and the text on the left."""
-    first = [stream for stream in ("encoder", "forward", "text") if stream in streams]
-    return [*first, *(stream for stream in streams if stream not in first)][:2]
-
-
-def _span(path: Sequence[Element], width: float) -> float:
-    """How wide a path is drawn, residual lines included on both sides."""
-    widest = width
-    for element in path:
-        if element["kind"] == "residual":
-            count = len(element["branches"])
-            widest = max(widest, (count - 1) * 124.0 + 112.0 if count > 1 else 0, width)
-    return widest + 2 * _SIDE
+def _ordered(stacks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """At most two streams, those of most blocks; the encoder and the text on the left."""
+    sizes: dict[str, int] = {}
+    for stack in stacks:
+        for stream in stack["streams"]:
+            sizes[stream] = sizes.get(stream, 0) + sum(block["times"] for block in stack["blocks"])
+    streams = sorted(sizes, key=lambda stream: -sizes[stream])[:2]
+    streams.sort(key=list(sizes).index)
+    return sorted(streams, key=lambda stream: stream not in ("encoder", "forward", "text"))
 
 
 def _cycle(order: list[list[int]]) -> tuple[list[list[int]], list[list[int]], int]:

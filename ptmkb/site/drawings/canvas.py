@@ -66,14 +66,22 @@ class Canvas:
         """A path of one's own."""
         self.elements.append(f'<path class="{kind}" d="{d}"/>')
 
-    def svg(self, title: str) -> str:
+    def ring(self, x: float, y: float, radius: float) -> None:
+        """A ⊕: the sum of a residual connection."""
+        self.elements.append(f'<circle class="kb-ring" cx="{x:g}" cy="{y:g}" r="{radius:g}"/>')
+        arm = radius - 3
+        self.path(f"M{x - arm:g} {y:g}h{2 * arm:g}M{x:g} {y - arm:g}v{2 * arm:g}")
+
+    def svg(self, title: str, description: str = "") -> str:
         """The drawing as one line of SVG.
 
         Args:
-            title: What a screen reader says.
+            title: What a screen reader says first.
+            description: What the drawing shows, in a sentence.
         """
+        described = f"<desc>{escape(description)}</desc>" if description else ""
         width, height = self.width + 6, self.height + 6  # room for strokes at the edge
         return (
             f'<svg class="kb-drawing" role="img" viewBox="-3 -3 {width:g} {height:g}" '
-            f'width="{width:g}" height="{height:g}"><title>{escape(title)}</title>{"".join(self.elements)}</svg>'
+            f'width="{width:g}" height="{height:g}"><title>{escape(title)}</title>{described}{"".join(self.elements)}</svg>'
         )

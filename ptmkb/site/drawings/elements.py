@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ptmkb.site.values import part_text
 from ptmkb.site.words import word, word_or
 
 Element = Mapping[str, Any]
@@ -43,17 +44,28 @@ class Box:
 
 
 class Sizes:
-    """The sizes of a variant, by the sizes of the tiny model that was traced.
+    """The numbers that a diagram bears: those of a variant, by those of the tiny model that was traced, or the tiny model's own.
 
     Args:
         shapes: By part, the measured shape of the tiny model and of the variant; the variant's may be missing.
+        chosen: How many experts each token goes through, as measured on the variant.
+        windows: How far its sliding windows and chunks reach, by kind, as measured on the variant.
+        own: Show the tiny model's own numbers.
     """
 
-    def __init__(self, shapes: Mapping[str | None, tuple[Shape, Shape | None]]) -> None:
-        self.shapes = shapes
+    def __init__(
+        self,
+        shapes: Mapping[str | None, tuple[Shape, Shape | None]],
+        chosen: int | None = None,
+        windows: Mapping[str, int] | None = None,
+        own: bool = False,
+    ) -> None:
+        self.shapes, self._chosen, self._windows, self.own = shapes, chosen, windows or {}, own
 
     def of(self, parts: tuple[str, ...], name: str, tiny: int | None) -> int | None:
-        """The variant's size for a size of the tiny model; None where it is not known to be the same size."""
+        """The size to show for a size of the tiny model; None where the variant's is not known to be the same size."""
+        if self.own:
+            return tiny
         for part in (*parts, None):
             if part in self.shapes:
                 small, large = self.shapes[part]
@@ -62,14 +74,24 @@ class Sizes:
         return None
 
     def layers(self, parts: tuple[str, ...]) -> tuple[int, int | None]:
-        """How many layers the tiny model has (0 if not known) and the variant."""
+        """How many layers the tiny model has (0 if not known) and the model whose numbers are shown."""
         for part in (*parts, None):
             if part in self.shapes:
                 small, large = self.shapes[part]
-                return int(small.get("layers", 0)), int(
-                    large["layers"]
-                ) if large and "layers" in large else None
+                layers = int(small.get("layers", 0))
+                if self.own:
+                    return layers, layers or None
+                return layers, int(large["layers"]) if large and "layers" in large else None
         return 0, None
+
+    def chosen(self, tiny: int | None) -> int | None:
+        """How many experts each token goes through."""
+        return tiny if self.own else self._chosen
+
+    def window(self, sees: Mapping[str, Any]) -> int | None:
+        """How far a window or a chunk reaches."""
+        tiny = next((sees[name] for name in ("window", "chunk") if name in sees), None)
+        return tiny if self.own else self._windows.get(sees["kind"])
 
 
 class Boxes:
@@ -101,9 +123,9 @@ class Boxes:
                 lines += (self.word("with-convolution"),)
             return Box(self.word(kind), lines, "kb-box-warm")
         if kind == "convolution":
-            return Box(self.word(kind), (self.word("gated"),) if element.get("gated") else ())
+            return Box(self.word(kind), self._convolution(element))
         if kind == "stack":
-            return Box(word_or("part", element["name"], self.language), kind="kb-token")
+            return Box(part_text(element["name"], self.language), kind="kb-token")
         warm = kind in ("recurrence", "linear-attention", "fourier", "similarity")
         return Box(self.word(kind), kind="kb-box-warm" if warm else "kb-token")
 
@@ -134,21 +156,24 @@ class Boxes:
         lines: list[str] = []
         if heads and groups and groups != heads and "latent" not in element:
             lines.append(self.word("grouped", heads=heads, groups=groups))
+        elif heads == 1 or (heads is None and element["heads"] == 1):
+            lines.append(self.word("one-head"))
         elif heads:
             lines.append(self.word("heads", heads=heads))
-        elif element["heads"] == 1:
-            lines.append(self.word("one-head"))
         if "latent" in element:
             lines.append(self.word("latent"))
         if "cross" in element:
             if element["cross"]:
-                lines.append(self.word("reads", stack=word_or("part", element["cross"], self.language)))
+                lines.append(self.word("reads", stack=part_text(element["cross"], self.language)))
             title = self.word("cross")
         else:
             sees = element.get("sees", {}).get("kind")
             title = self.word("attention")
             if sees and sees not in _PLAIN:
-                lines.append(word_or("value", sees, self.language))
+                reach = self.sizes.window(element["sees"])
+                lines.append(
+                    " ".join([word_or("value", sees, self.language), *([f"{reach:,}"] if reach else [])])
+                )
             elif sees == "bidirectional":
                 lines.append(word_or("value", "bidirectional", self.language))
         lines += [self.word(f"position.{name}") for name in element.get("positions", ())]
@@ -159,10 +184,21 @@ class Boxes:
     def _experts(self, element: Element, parts: tuple[str, ...]) -> Box:
         count = self.sizes.of(parts, "experts", element["experts"])
         title = self.word("experts", experts=count) if count else self.word("experts.some")
-        lines = [self.word("routed"), *self._inner(element, parts)]
+        chosen = self.sizes.chosen(element.get("chosen"))
+        routed = self.word("chosen", chosen=chosen) if chosen else self.word("routed")
+        lines = [routed, *self._inner(element, parts)]
         if "shared" in element:
             lines.append(self.word("shared-expert"))
         return Box(title, tuple(lines), stacked=True)
+
+    def _convolution(self, element: Element) -> tuple[str, ...]:
+        """Its kernel and how many follow one another, where the numbers are the traced model's, and gating."""
+        words = []
+        if self.sizes.own:
+            words += [self.word("kernel", kernel=element["kernel"])] if element.get("kernel") else []
+            words += [self.word("layers", layers=element["layers"])] if element.get("layers", 1) > 1 else []
+        words += [self.word("gated")] if element.get("gated") else []
+        return (" · ".join(words),) if words else ()
 
     def _inner(self, element: Element, parts: tuple[str, ...]) -> tuple[str, ...]:
         """The inner width, gating and activation."""

@@ -46,41 +46,42 @@ def _matrices(data: Mapping[str, Any], language: str, title: str) -> str:
     return f'<div class="kb-figures">{"".join(drawn)}</div>'
 
 
-_WIDE, _LEFT, _ROW = 330.0, 132.0, 22.0  # pixels: a chart fits a phone without shrinking
+_WIDE, _ROW = 330.0, 22.0  # pixels: a chart fits a phone without shrinking
+_LETTER, _WIDE_LETTER = 5.8, 10.5  # pixels of a letter in a label, and of a Chinese one
 
 
 def _bars(data: Mapping[str, Any], language: str, title: str) -> str:
     """One bar a row; where a row has an expected value, a mark shows it."""
     rows = data["rows"]
     top = max(max(row["value"], row.get("expected") or 0) for row in rows) or 1
+    names = [word_or("walk", str(row["name"]), language) for row in rows]
+    left = max(_length(name) for name in names) + 10
     canvas = Canvas(_WIDE, _ROW * len(rows))
-    room = _WIDE - _LEFT - 52
-    for at, row in enumerate(rows):
+    room = _WIDE - left - 52
+    for at, (row, name) in enumerate(zip(rows, names, strict=True)):
         y = at * _ROW
-        canvas.label(
-            _LEFT - 6,
-            y + 14,
-            word_or("walk", str(row["name"]), language),
-            anchor="end",
-            kind="kb-label-small",
-        )
+        canvas.label(left - 6, y + 14, name, anchor="end", kind="kb-label-small")
         width = room * row["value"] / top
         canvas.elements.append(
-            f'<rect class="kb-on" x="{_LEFT:g}" y="{y + 4:g}" width="{width:.1f}" height="13" rx="2"/>'
+            f'<rect class="kb-on" x="{left:g}" y="{y + 4:g}" width="{width:.1f}" height="13" rx="2"/>'
         )
         end = width
         if row.get("expected") is not None:
             mark = room * row["expected"] / top
-            canvas.line(_LEFT + mark, y + 1, _LEFT + mark, y + 20, "kb-arc-warm")
+            canvas.line(left + mark, y + 1, left + mark, y + 20, "kb-arc-warm")
             end = max(end, mark)
         canvas.label(
-            _LEFT + end + 5,
+            left + end + 5,
             y + 14,
             _figure(row["value"], data.get("unit", "")),
             anchor="start",
             kind="kb-label-small",
         )
     return canvas.svg(title)
+
+
+def _length(text: str) -> float:
+    return sum(_LETTER if letter.isascii() else _WIDE_LETTER for letter in text)
 
 
 def _figure(value: float, unit: str) -> str:
@@ -129,7 +130,7 @@ def _cell(value: Any, language: str) -> str:
     if value is None:
         return "—"
     if isinstance(value, list):
-        return " · ".join(str(one) for one in value)
+        return "<br>".join(escape(str(one)) for one in value)
     return escape(
         word_or("walk", value, language)
         if isinstance(value, str)

@@ -30,9 +30,11 @@ def _home(kb: Knowledge) -> str:
         f"- **[{kb.word(f'nav.{key}')}]({target})**{'：' if kb.language == 'zh' else ': '}{kb.word(f'home.way.{key}')}"
         for key, target in (
             ("taxonomy", "categories/index.md"),
+            ("architectures", "architectures/index.md"),
             ("lineage", "lineage/index.md"),
             ("source", "source/index.md"),
         )
+        if key != "architectures" or kb.architectures is not None
     )
     buttons = " ".join(
         f"[{kb.word(f'home.{key}')}]({target}){{ .md-button{' .md-button--primary' if i == 0 else ''} }}"

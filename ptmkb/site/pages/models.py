@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from ptmkb.catalogue import Claim, Descent, Model
-from ptmkb.probe.record import ClaimRecord, Measurement, ModelRecord
-from ptmkb.site.drawings import Sizes, block_diagram, flow_matrix
+from ptmkb.probe.record import ClaimRecord, ModelRecord
 from ptmkb.site.knowledge import Knowledge
 from ptmkb.site.page import Page, link, table
 from ptmkb.site.pages.source import source_page
+from ptmkb.site.pictures import block_section, flow_section, picture_sections
 from ptmkb.site.values import badge, count, part_text, value_text
 from ptmkb.site.words import word_or
 
@@ -64,6 +63,7 @@ def _model(model: Model, path: str, kb: Knowledge) -> str:
         _claims(model, record, path, kb),
         _structure(model, record, kb),
         _flow(record, kb),
+        _pictures(model.name, record, kb),
         _variants(model, record, kb),
         _lineage(model, path, kb),
         _notes(model, path, kb),
@@ -97,7 +97,10 @@ def _facts(model: Model, path: str, kb: Knowledge) -> str:
 def _implementation(model: Model, path: str, kb: Knowledge) -> str:
     implementation = model.implementation
     if implementation.kind == "transformers":
-        return f"`transformers`: `{implementation.model_type}`"
+        name = f"`{implementation.model_type}`"
+        if implementation.model_type in kb.measured_types:
+            name = f"[{name}]({link(path, f'architectures/{implementation.model_type}.md')})"
+        return f"`transformers`: {name}"
     if implementation.kind == "reference":
         name = f"ptmkb.reference.{implementation.module}"
         target = link(path, f"api/reference.md#{name}.{implementation.class_name}")
@@ -172,46 +175,18 @@ def _demand_row(model: Model, demand: ClaimRecord, path: str, kb: Knowledge) -> 
 
 
 def _structure(model: Model, record: ModelRecord | None, kb: Knowledge) -> str:
-    found = next((m for m in record.measured if m.measure == "structure"), None) if record else None
-    if record is None or found is None:
+    if record is None:
         return ""
     variant = model.variants[0].name if model.variants else None
-    shapes: dict[str | None, tuple[Any, Any]] = {
-        m.part: (m.value, next((v.value for v in record.measured if _is_shape(v, m.part, variant)), None))
-        for m in record.measured
-        if _is_shape(m, m.part, None)
-    }
-    drawn = block_diagram(
-        found.detail, Sizes(shapes), kb.language, f"{kb.word('model.structure')}: {model.name}"
-    )
-    caption = (
-        kb.word("model.structure.sizes", variant=variant)
-        if any(large for _, large in shapes.values())
-        else ""
-    )
-    shown = f'<figcaption markdown="span">{caption}</figcaption>' if caption else ""
-    figure = f'<figure class="kb-blocks" markdown>{drawn}{shown}</figure>'
-    return f"## {kb.word('model.structure')}\n\n{kb.word('model.structure.lead')}\n\n{figure}"
-
-
-def _is_shape(measurement: Measurement, part: str | None, variant: str | None) -> bool:
-    return (measurement.measure, measurement.part, measurement.variant) == ("shape", part, variant)
+    return block_section(model.name, record.measured, variant, kb)
 
 
 def _flow(record: ModelRecord | None, kb: Knowledge) -> str:
-    flows = [m for m in record.measured if m.measure == "flow" and "matrix" in m.detail] if record else []
-    if not flows:
-        return ""
-    figures = "\n".join(flow_figure(flow, kb) for flow in flows)
-    return f'## {kb.word("model.flow")}\n\n{kb.word("model.flow.lead")}\n\n<div class="kb-figures">\n{figures}\n</div>'
+    return flow_section(record.measured, kb) if record else ""
 
 
-def flow_figure(flow: Measurement, kb: Knowledge) -> str:
-    """The measured matrix of one part with its caption."""
-    value = value_text("flow", flow.value, kb.language)
-    part = part_text(flow.part, kb.language)
-    caption = f"{part}: {value}" if part else value
-    return f"<figure>{flow_matrix(flow.detail['matrix'], caption)}<figcaption>{caption}</figcaption></figure>"
+def _pictures(name: str, record: ModelRecord | None, kb: Knowledge) -> str:
+    return picture_sections(name, record.measured, kb) if record else ""
 
 
 def _variants(model: Model, record: ModelRecord | None, kb: Knowledge) -> str:

@@ -200,7 +200,9 @@ def test_claims() -> None:
     assert objective.agrees(objective.parse("masked"), "masked")
     assert not objective.agrees(objective.parse("masked"), "causal")
     assert not objective.agrees(objective.parse("causal"), "unknown")
-    assert objective.agrees(objective.parse("matching"), "binary-classification")
+    for name in objective.NAMES_OF_CLASSES:
+        with pytest.raises(ValueError, match=f"what classes mean cannot be measured.*part: {name}"):
+            objective.parse(name)
     assert objective.agrees(objective.parse("masked"), ["classification", "masked"])
     assert not objective.agrees(objective.parse("causal"), ["classification", "masked"])
     for value in ("unknown", "MLM", None, ["masked"]):

@@ -59,6 +59,22 @@ def test_gradients_count_what_a_router_really_uses(subject: Build) -> None:
     assert parameters.measure(broken)["active"].detail["used"] == [1]
 
 
+@pytest.mark.parametrize("norm", ["centred", "LayerNorm"])
+def test_active_is_seen_behind_a_norm_that_takes_the_mean_away(subject: Build, norm: str) -> None:
+    """The sum of such an output is 0 whatever the experts do, so that its gradient says nothing."""
+    plain, normed = subject("mixtral"), subject("mixtral")
+    for block in normed.blocks["text"]:
+        block.register_forward_hook(
+            lambda _, args, hidden: (
+                hidden - hidden.mean(-1, keepdim=True)
+                if norm == "centred"
+                else torch.nn.functional.layer_norm(hidden, hidden.shape[-1:])
+            )
+        )
+    assert parameters.measure(normed)["active"].value == parameters.measure(plain)["active"].value
+    assert parameters.measure(normed)["active"].detail["used"] == [2]
+
+
 def test_tied_weights_count_once(subject: Build) -> None:
     tied = subject("gpt2")
     before = parameters.measure(tied)
