@@ -1,8 +1,9 @@
-"""The table in the chapter on training comes from the real `training_step`; here it is taken again."""
+"""What the chapter on training says of an update comes from the real `training_step`; here it is taken again."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 import transformers.trainer as trainer
 from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
@@ -102,3 +104,52 @@ def test_the_table_is_what_the_loop_does(language: str, rows: list[tuple[float, 
     assert len(table) == len(rows)
     for (_, loss, norm, cosine), measured in zip(table, rows, strict=True):
         assert [float(loss), float(norm), float(cosine)] == pytest.approx(measured, abs=0.006)
+
+
+TASKS = ("ForSequenceClassification", "ForTokenClassification", "ForMaskedLM", "ForCausalLM")
+ENDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+T5_SIZES = {
+    "d_model": 16,
+    "d_kv": 8,
+    "d_ff": 16,
+    "num_layers": 1,
+    "num_heads": 2,
+    "decoder_start_token_id": 0,
+}
+BART_SIZES = {
+    "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "decoder_start_token_id": 2, "forced_eos_token_id": 2,
+}  # fmt: skip
+FAMILIES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    **dict.fromkeys(("Bert", "Roberta", "Electra", "DebertaV2", "Albert"), (TASKS[:3], SMALL | ENDS)),
+    "ModernBert": (TASKS[:3], SMALL | ENDS | {"cls_token_id": 1, "sep_token_id": 2}),
+    "DistilBert": (TASKS[:3], {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32}),
+    "Llama": ((TASKS[0], TASKS[1], TASKS[3]), SMALL | ENDS),
+    "Qwen3": ((TASKS[0], TASKS[1], TASKS[3]), SMALL | ENDS | {"head_dim": 16, "num_key_value_heads": 2}),
+    "GPT2": (("LMHeadModel",), {"n_embd": 16, "n_layer": 1, "n_head": 2} | ENDS),
+    "T5": (("ForConditionalGeneration",), T5_SIZES),
+    "Bart": (("ForConditionalGeneration",), BART_SIZES | ENDS),
+}
+
+
+def test_of_thirty_models_all_accept_the_count_and_four_use_it() -> None:
+    ids, tried, used = torch.randint(3, 50, (2, 6), generator=torch.Generator().manual_seed(0)), 0, []
+    for family, (tasks, sizes) in FAMILIES.items():
+        config = getattr(transformers, f"{family}Config")(**sizes | {"vocab_size": 50, "num_labels": 3})
+        for task in tasks:
+            labels = {TASKS[0]: torch.tensor([0, 1]), TASKS[1]: ids % 3}.get(task, ids)
+            model = getattr(transformers, family + task)(config).eval()
+            parameters = inspect.signature(model.forward).parameters.values()
+            assert any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
+            assert not hasattr(model, "accepts_loss_kwargs")
+            told = model(input_ids=ids, labels=labels, num_items_in_batch=torch.tensor(1000.0)).loss
+            tried += 1
+            if not torch.allclose(told, model(input_ids=ids, labels=labels).loss):
+                used.append(family + task)
+    assert tried == 30
+    assert sorted(used) == [
+        "GPT2LMHeadModel",
+        "LlamaForCausalLM",
+        "ModernBertForMaskedLM",
+        "Qwen3ForCausalLM",
+    ]
