@@ -59,7 +59,9 @@ def page(knowledge: Knowledge) -> Page:
         f"## {kb.word('coverage.categories')}",
         table(head("category", "notes", "models"), categories),
         f"## {kb.word('coverage.files')}",
+        '<div class="kb-paths" markdown>',
         table(head("file", "part", "notes", "checks", "symbols", "lines"), files),
+        "</div>",
     ]
     return Page(PATH, "\n\n".join(text) + "\n", title)
 
