@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ptmkb.probe import children, footprint
-from ptmkb.probe.children import GIB, Limits, TaskFailedError, emit, run
+from ptmkb.probe.children import GIB, Limits, emit, run
 from ptmkb.probe.offline import attempts_elsewhere, isolated, refuse_network
 
 
@@ -57,9 +57,14 @@ def eat() -> bytes:
 
 
 def hold_a_while() -> bytes:
-    held = bytearray(GIB)  # every page of it written
-    time.sleep(1.5)
+    held = bytearray(b"x") * GIB  # every page of it written
+    time.sleep(4)
     return bytes(held[:1])
+
+
+def wait_a_while() -> bytes:
+    time.sleep(2)
+    return b""
 
 
 def say_when() -> bytes:
@@ -70,23 +75,22 @@ def fail() -> bytes:
     raise TaskFailedError("for a reason")
 
 
-def test_while_children_take_much_together_no_further_one_starts() -> None:
-    tasks = {"large": hold_a_while, "next": say_when, "last": say_when}
-    parent = footprint.proportional(os.getpid())
-    assert parent > 0
-
-    def started(together: int) -> tuple[dict[str, float], float]:
-        ended = {}
-        for outcome in run(tasks, workers=2, limits=Limits(together=together)):
-            assert outcome.why is None
-            ended[outcome.name] = time.monotonic()
-        return ended, time.monotonic()
-
-    free, _ = started(parent + 8 * GIB)
-    assert min(free, key=free.__getitem__) == "next", "with room for both, the small ones do not wait"
-    # The second starts before the first has grown; the third finds no room until the large one is gone.
-    held, _ = started(parent + GIB // 2)
-    assert list(held) == ["next", "large", "last"]
+@pytest.mark.parametrize(
+    ("room", "order"),
+    [
+        (8 * GIB, ["small", "last", "large"]),  # with room for all, the last starts when the small one ends
+        (
+            GIB // 2,
+            ["small", "large", "last"],
+        ),  # the first two start before one has grown; the last has to wait
+    ],
+)
+def test_while_children_take_much_together_no_further_one_starts(room: int, order: list[str]) -> None:
+    tasks = {"large": hold_a_while, "small": wait_a_while, "last": say_when}
+    limits = Limits(together=footprint.proportional(os.getpid()) + room)
+    outcomes = list(run(tasks, workers=2, limits=limits))
+    assert [outcome.why for outcome in outcomes] == [None] * 3
+    assert [outcome.name for outcome in outcomes] == order
 
 
 def test_one_child_always_runs() -> None:
