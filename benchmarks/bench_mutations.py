@@ -5,7 +5,7 @@ part, a size one off, doubled or halved, a count 5, 10 or 20 % or ten times too 
 evidence by the same code that judges real claims; only `refuted` counts. Where an entry notes a discrepancy, the noted value is what is falsified.
 
 Not counted are changed claims that are true: what was measured itself, `causal` of a model whose window looks only back, any one of several
-objectives that were measured together, and the name of a family (`absolute`) for what was measured of it.
+objectives that were measured together, and the name of a family (`absolute`, `attention`) for what was measured of it.
 """
 
 from __future__ import annotations
@@ -160,6 +160,11 @@ def _true_too(measure: str, value: Any, measured: Any) -> bool:
         given, implicit = [value] if isinstance(value, str) else value, ("convolution", "recurrence")
         fits = [[kind for kind in measured if kind == one or kind.startswith(f"{one}-")] for one in given]
         return all(fits) and set(measured) - {kind for row in fits for kind in row} <= set(implicit)
+    if measure == "layers" and isinstance(value, Mapping) and value.get("mixer") == "attention":
+        rest = {
+            name: item for name, item in value.items() if name != "mixer"
+        }  # any kind of attention has heads
+        return all("heads" in layer and rest.items() <= layer.items() for layer in measured)
     if isinstance(measured, list):
         return value in measured or value == measured
     if isinstance(measured, Mapping):
