@@ -97,7 +97,7 @@ def test_on_a_phone_notes_are_folded_right_below_their_lines(phone: Page, addres
     assert last is not None
     assert 0 <= title["y"] - (last["y"] + last["height"]) < 30
     row.locator("summary").first.click()
-    assert row.locator(".kb-note[open] .kb-note-foot").is_visible()
+    assert row.locator(".kb-note[open] .kb-note-foot").first.is_visible()
     after = row.locator(".kb-rest .kb-line").first.bounding_box()
     title = phone.locator("#bert-scaled-scores").bounding_box()
     assert after is not None
