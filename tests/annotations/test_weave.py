@@ -193,8 +193,12 @@ def test_the_head_of_every_woven_file_is_that_of_the_original() -> None:
     for woven in weave_notes(RESOLVED, TREE):
         original = TREE.lines(woven.file)
         head = original[: next(i for i, line in enumerate(original) if line and not line.startswith("#"))]
-        licence = [line for line in original if "Licensed under" in line]  # in comments, seldom in the docstring
-        assert [line for line in woven.data.decode().splitlines() if "Licensed under" in line] == licence, woven.file
+        licence = [
+            line for line in original if "Licensed under" in line
+        ]  # in comments, seldom in the docstring
+        assert [line for line in woven.data.decode().splitlines() if "Licensed under" in line] == licence, (
+            woven.file
+        )
         licensed += any("Licen" in line for line in head)
         while head and not head[-1].strip():
             head.pop()
