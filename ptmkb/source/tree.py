@@ -61,6 +61,10 @@ class SourceTree:
             return tuple(sorted(name for name in names if name.endswith(".py")))
         return tuple(sorted(path.relative_to(self.where).as_posix() for path in self.where.rglob("*.py")))
 
+    @cached_property
+    def _in_wheel(self) -> frozenset[str]:
+        return frozenset(self._files)
+
     def files(self) -> tuple[str, ...]:
         """All Python files, sorted."""
         return self._files
@@ -86,7 +90,7 @@ class SourceTree:
 
     def __contains__(self, file: str) -> bool:
         if self._wheel is not None:
-            return file in self._files
+            return file in self._in_wheel
         relative = PurePosixPath(file)
         return not relative.is_absolute() and ".." not in relative.parts and (self.where / file).is_file()
 
