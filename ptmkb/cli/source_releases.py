@@ -143,14 +143,10 @@ def _reading(version: str, new: int, files: int) -> None:
 @contextmanager
 def opening(versions: list[str]) -> Iterator[Callable[[str], SourceTree]]:
     """Opens releases, and says which is being downloaded."""
-    from ptmkb.source.releases import ReleaseUnavailableError, find_release
+    from ptmkb.source import find_tree
+    from ptmkb.source.releases import find_release, kept_releases
 
-    missing: list[str] = []
-    for version in versions:
-        try:
-            find_release(version, download=False)
-        except ReleaseUnavailableError:
-            missing.append(version)
+    missing = set(versions) - kept_releases().keys() - {find_tree().version}
     done = 0
 
     def opened(version: str) -> SourceTree:

@@ -223,8 +223,8 @@ def _installed() -> SourceTree:
 
 def _from_wheel(path: Path) -> SourceTree:
     try:
-        with zipfile.ZipFile(path) as wheel:
-            version = _VERSION.search(wheel.read(f"{PACKAGE}/__init__.py"))
+        wheel = zipfile.ZipFile(path)
+        version = _VERSION.search(wheel.read(f"{PACKAGE}/__init__.py"))
     except (zipfile.BadZipFile, KeyError, OSError) as error:
         raise TreeNotFoundError(
             f"{path}: not a wheel of {PACKAGE} ({error}); get one with `pip download --no-deps {PACKAGE}`"
@@ -233,4 +233,6 @@ def _from_wheel(path: Path) -> SourceTree:
         raise TreeNotFoundError(
             f"{path}: {PACKAGE}/__init__.py in it names no __version__; is this a released wheel?"
         )
-    return SourceTree(path, version[1].decode())
+    tree = SourceTree(path, version[1].decode())
+    tree._wheel = wheel  # its directory of thousands of files is not read again
+    return tree

@@ -403,6 +403,24 @@ def test_the_releases_command(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> N
     ]
 
 
+def test_a_broken_wheel_is_told_in_a_line_and_leaves_the_other_releases(shelf: Path) -> None:
+    keep(shelf, "1.0.0", "1.10.0")
+    broken = wheels_directory() / "transformers-1.2.0-py3-none-any.whl"
+    broken.write_bytes(b"half of one")
+    command = [sys.executable, "-m", "ptmkb", "source", "releases"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"ptmkb: {broken}: not a wheel of transformers")
+    assert "Traceback" not in done.stderr
+    (wheels_directory().parent / "releases.json").write_text(json.dumps(list(RELEASES)))
+    code, out, err = ask(
+        "history", "BertAttention.forward", "--from", "1.0.0", "--to", "1.10.0", "--format", "json"
+    )
+    steps = {one["version"]: one["status"] for one in json.loads(out)["releases"]}
+    assert (code, steps["1.2.0"], steps["1.10.0"]) == (1, "unavailable", "changed")
+    assert f"1.2.0: {broken}: not a wheel" in err
+
+
 def test_index_search_and_show_of_a_release(shelf: Path) -> None:
     keep(shelf, "1.2.0")
     code, out, _ = ask("index", "1.2.0", "--format", "json")
