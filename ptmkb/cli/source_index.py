@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ptmkb.cli.state import FAILS, Format, print_json, print_table, refuse
+from ptmkb.cli.state import FAILS, Format, FormatOption, print_json, print_table, refuse
 
 if TYPE_CHECKING:
     from ptmkb.source import IndexedSymbol, Link, SourceIndex, SourceTree
@@ -41,7 +41,6 @@ TreeOption = Annotated[
         help="A release (5.0.0), a wheel of transformers, its folder or a checkout; by default the installed one.",
     ),
 ]
-FormatOption = Annotated[Format, typer.Option("--format")]
 
 
 def open_tree(where: str | Path | None) -> SourceTree:

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ptmkb.cli.state import FAILS, Format, print_json, print_table, refuse
+from ptmkb.cli.state import FAILS, Format, FormatOption, print_json, print_table, refuse
 
 if TYPE_CHECKING:
     from ptmkb.source import SourceTree
     from ptmkb.source.history import Step
 
-FormatOption = Annotated[Format, typer.Option("--format")]
 WheelsFrom = Annotated[
     str | None,
     typer.Option(
