@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ptmkb.source.cache import cache_directory, remembered
+from ptmkb.source.cache import cache_directory, keep, remembered
 from ptmkb.source.errors import SourceError, TreeNotFoundError
 from ptmkb.source.tree import PACKAGE, SourceTree, find_tree
 
@@ -140,11 +140,7 @@ def published_releases(wanted: Iterable[str] = ()) -> list[str]:
             f"pip lists no releases of {PACKAGE}; update pip, or put wheels in {wheels_directory()}"
         )
     versions = sorted(filter(is_release, match["versions"].split(", ")), key=release_key)
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as temporary:
-            json.dump(versions, temporary)
-        Path(temporary.name).replace(path)
+    keep(path, versions)
     return versions
 
 
