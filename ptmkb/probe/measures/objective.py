@@ -293,8 +293,10 @@ class _Identification:
             if run is None:
                 return False
             columns.append((run[0][term.output] - score).abs().amax(dim=(0, 2)) > 1e-10 * scale)
+            if columns[-1][position]:
+                return False
         pattern = classify(torch.stack(columns, dim=1).tolist())
-        return pattern.kind == "permuted" and pattern.detail.get("sees_itself") is False
+        return pattern.kind == "permuted"
 
 
 def relabelled(inputs: Mapping[str, Any], labels: tuple[str, ...]) -> Iterator[dict[str, Any]]:
