@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from torch.utils.hooks import RemovableHandle
 
+from ptmkb.probe.numerics import seeded, tensors_in
 from ptmkb.probe.subject import Inputs, Stream, Subject
 
 _FUSED = "scaled_dot_product"  # attention in one kernel; its names end in what it runs on
@@ -112,7 +113,7 @@ class Counter(TorchDispatchMode):
         elif formula is not None:
             self._product(name, int(formula(*args, **kwargs, out_val=out)), args, out)
         elif isinstance(out, Tensor) and out.is_floating_point():
-            given = [value for value in _tensors(args) if value.is_floating_point() and value.ndim]
+            given = [value for _, value in tensors_in(args) if value.is_floating_point() and value.ndim]
             origin = self._origin(given)
             if given and self._depth and (pointwise or name in _SOFTMAXES):
                 event = self._add(out.numel(), out.numel(), origin.masked if origin else 0)
@@ -201,14 +202,6 @@ def _about(func: Any) -> tuple[str, Callable[..., Any] | None, bool]:
     return name, flop_registry.get(packet), torch.Tag.pointwise in func.tags and name not in _MOVES
 
 
-def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors(value)
-
-
 def at_length(inputs: Inputs, stream: Stream, length: int) -> dict[str, Any] | None:
     """The inputs with one stream cut, or drawn out by repeating its last position; None where nothing has its length.
 
@@ -231,8 +224,6 @@ def at_length(inputs: Inputs, stream: Stream, length: int) -> dict[str, Any] | N
 
 def run_counted(subject: Subject, inputs: Inputs) -> tuple[int, int]:
     """Operations of one forward pass a sample: all, and those that are needed."""
-    from ptmkb.probe.numerics import seeded
-
     layers = [layer for blocks in subject.blocks.values() for layer in blocks]
     batch = next(value.shape[0] for value in inputs.values() if isinstance(value, Tensor) and value.ndim)
     with seeded(), torch.no_grad(), Counter(layers) as counter:

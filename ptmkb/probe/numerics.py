@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +14,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 _WIDER = dict.fromkeys((torch.float32, torch.float16, torch.bfloat16), torch.float64)
+# What many calls of functions take beside their tensors; looking into each would take most of the time.
+_PLAIN = (int, float, str, type(None), torch.dtype, torch.device)
 _CASTS = frozenset((torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16))
 _DROPOUTS = frozenset(
     (
@@ -143,16 +146,18 @@ def run_experts(model: nn.Module, implementation: str) -> None:
 
 def tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
     """All tensors in what a forward pass returned or takes, with the names of their places (`decoder_hidden_states.0`)."""
+    items: Iterable[tuple[Any, Any]] = ()
     if isinstance(value, torch.Tensor):
         yield name, value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from tensors_in(item, f"{name}.{key}" if name else str(key))
     elif isinstance(value, (tuple, list)):
-        for index, item in enumerate(value):
-            yield from tensors_in(item, f"{name}.{index}" if name else str(index))
-    elif hasattr(value, "__dataclass_fields__"):
-        yield from tensors_in({key: getattr(value, key) for key in value.__dataclass_fields__}, name)
+        items = enumerate(value)
+    elif isinstance(value, Mapping):
+        items = value.items()
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        items = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+    for key, item in items:
+        if not isinstance(item, _PLAIN):
+            yield from tensors_in(item, f"{name}.{key}" if name else str(key))
 
 
 def field_of(output: Any, name: str) -> Any:
