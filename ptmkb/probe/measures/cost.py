@@ -131,6 +131,8 @@ def _curve(subject: Subject, stream: Stream, lengths: Sequence[int]) -> dict[int
     for length in lengths:
         found = count(length)
         if found is not None:
+            if curve and found < curve[length - 1]:
+                raise Unmeasurable("its cost does not follow from the length alone")
             curve[length] = found
         elif curve:
             break
@@ -141,8 +143,6 @@ def _curve(subject: Subject, stream: Stream, lengths: Sequence[int]) -> dict[int
         ):
             curve |= {at: there for at in (within, last) if (there := count(at)) is not None}
             break
-    if any(after < before for before, after in pairwise(curve.values())):
-        raise Unmeasurable("its cost does not follow from the length alone")
     return curve if curve and max(curve) - min(curve) + 1 >= FEWEST else {}
 
 
@@ -152,7 +152,10 @@ def _follows(count: Callable[[int], tuple[int, int] | None], lengths: Sequence[i
     for length in ahead:
         some.append(length)
         needed = [found[1] for at in some if (found := count(at)) is not None]
-        if len(needed) < len(some) or len(set(differences(some, needed)[1])) > 1:
+        if len(needed) < len(some):
+            return False
+        turns = set(differences(some, needed)[1])
+        if len(turns) > 1 or min(turns) < 0:
             return False
     return True
 
