@@ -112,10 +112,9 @@ class Subject:
     @shared
     def doubled(self) -> Subject:
         """The same subject in float64, model and inputs, on a copy: what `flow` needs to tell influence from rounding."""
-        import copy
-
         import torch
 
+        from ptmkb.probe.copies import copied
         from ptmkb.probe.numerics import run_experts
 
         wide: dict[int, Any] = {}  # batches that share a tensor go on sharing it
@@ -131,9 +130,7 @@ class Subject:
         def double(inputs: Inputs) -> Inputs:
             return {name: doubled(value) for name, value in inputs.items()}
 
-        model, blocks = copy.deepcopy(
-            (self.model, dict(self.blocks))
-        )  # in one go: the blocks stay parts of the copy
+        model, blocks = copied(self.model, (self.model, dict(self.blocks)))
         run_experts(model, "eager")  # the fused kernels do not know float64
         for module in model.modules():
             # What a module remembers of an earlier run (a codebook, say) is neither parameter nor buffer.
