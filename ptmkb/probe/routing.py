@@ -152,7 +152,9 @@ def hidden_states_of(output: Any) -> Tensor:
     Raises:
         LookupError: It gave nothing with a place for each token.
     """
-    found = [tensor for _, tensor in tensors_in(output) if tensor.is_floating_point() and tensor.ndim in (3, 4)]
+    found = [
+        tensor for _, tensor in tensors_in(output) if tensor.is_floating_point() and tensor.ndim in (3, 4)
+    ]
     if not found:
         raise LookupError("a layer gives nothing with a place for each token")
     return min(found, key=lambda tensor: tensor.ndim).flatten(2)
