@@ -34,9 +34,7 @@ def subject_without_streams(model: nn.Module, name: str, why: Exception) -> Subj
     def read(returned: Any) -> Mapping[str, Tensor]:
         raise Unmeasurable(reason)
 
-    inputs = subjects.inputs_of(model)
-    subjects.forgetful(model, inputs)
-    return with_layers(Subject(name, model, inputs, {}, read))
+    return with_layers(Subject(name, model, subjects.ready_inputs(model), {}, read))
 
 
 def with_layers(subject: Subject) -> Subject:

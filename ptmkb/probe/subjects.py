@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ptmkb.probe import labels, modes, stacks, streams, tiny
 from ptmkb.probe.inputs import sample_inputs
 from ptmkb.probe.measures import Unmeasurable
-from ptmkb.probe.numerics import is_plain_object
+from ptmkb.probe.numerics import is_plain_object, seeded
 from ptmkb.probe.placeholders import held_places
 from ptmkb.probe.subject import Inputs, Loss, Mode, Stream, Subject
 from ptmkb.probe.targets import Buildable
@@ -83,6 +83,39 @@ def inputs_of(model: nn.Module) -> dict[str, Any]:
     )
 
 
+def settled(model: nn.Module, inputs: Inputs) -> None:
+    """Give norms that go by statistics of earlier batches those of the sample batch, where they still have what they begin with.
+
+    Training would have left them such. With a mean of 0 and a variance of 1 they change nothing, and behind a score of convolutions with
+    small random weights nothing of a picture is left that could be measured.
+
+    Args:
+        model: Its norms are changed in place.
+        inputs: The sample batch.
+    """
+
+    def learn(norm: Any, args: tuple[Any, ...]) -> None:
+        axes = [axis for axis in range(args[0].ndim) if axis != 1]
+        norm.running_mean.copy_(args[0].mean(axes))
+        norm.running_var.copy_(args[0].var(axes, unbiased=False))
+
+    hooks = [
+        module.register_forward_pre_hook(learn)
+        for module in model.modules()
+        if isinstance(mean := getattr(module, "running_mean", None), Tensor)
+        and isinstance(variance := getattr(module, "running_var", None), Tensor)
+        and not mean.is_meta
+        and not mean.any()
+        and bool((variance == 1).all())
+    ]
+    if not hooks:
+        return
+    with torch.no_grad(), seeded():
+        model(**dict(inputs))
+    for hook in hooks:
+        hook.remove()
+
+
 def forgetful(model: nn.Module, inputs: Inputs) -> None:
     """Have a model work on a copy of whatever it could leave something in for its next run (a session): every run begins alike."""
     held = [name for name, value in inputs.items() if is_plain_object(value)]
@@ -92,6 +125,14 @@ def forgetful(model: nn.Module, inputs: Inputs) -> None:
 
     if held:
         model.register_forward_pre_hook(with_copies, with_kwargs=True)
+
+
+def ready_inputs(model: nn.Module) -> dict[str, Any]:
+    """`inputs_of` a model, which is made ready for them: every run begins alike, and lets through what goes in."""
+    inputs = inputs_of(model)
+    forgetful(model, inputs)
+    settled(model, inputs)
+    return inputs
 
 
 def subject_of(model: nn.Module, name: str, scale: str = "tiny") -> Subject:
@@ -107,8 +148,7 @@ def subject_of(model: nn.Module, name: str, scale: str = "tiny") -> Subject:
     if type(model).__module__.startswith("ptmkb.reference."):
         inputs, losses = _reference_inputs(model, data)
     else:
-        inputs = inputs_of(model)
-        forgetful(model, inputs)
+        inputs = ready_inputs(model)
     first = None
     try:
         torch.manual_seed(0)
