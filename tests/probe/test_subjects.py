@@ -2,10 +2,11 @@ import pytest
 import torch
 
 from ptmkb.catalogue import load_catalogue
+from ptmkb.probe import tiny
 from ptmkb.probe.measures import Unmeasurable, objective
 from ptmkb.probe.numerics import in_float64, tensors_in
 from ptmkb.probe.stacks import CROSS, JOINT
-from ptmkb.probe.subjects import subject_for, subject_of_type
+from ptmkb.probe.subjects import ready_inputs, settled, subject_for, subject_of_type
 
 CATALOGUE = load_catalogue()
 
@@ -114,6 +115,38 @@ def test_a_model_without_positions_says_so() -> None:
     assert not subject.streams
     with pytest.raises(Unmeasurable, match="no positions"):
         subject.outputs()
+
+
+@pytest.mark.parametrize("model_type", ["mobilenet_v2", "efficientnet", "hgnet_v2", "deimv2"])
+def test_deep_convolutions_let_a_picture_through(model_type: str) -> None:
+    subject = subject_of_type(model_type)
+    pixels = subject.inputs["pixel_values"]
+    returned = []
+    for values in (pixels, pixels.flip(-1)):
+        with torch.no_grad():
+            returned.append(dict(tensors_in(subject.model(**{**subject.inputs, "pixel_values": values}))))
+    one, other = returned
+    place = "encoder_last_hidden_state.0" if model_type == "deimv2" else "last_hidden_state"
+    place = place if place in one else next(name for name in one if name.startswith("hidden_states"))
+    scale = float(one[place].abs().max())
+    assert float((one[place] - other[place]).abs().max()) > 1e-3 * scale > 0
+
+
+def test_norms_that_have_learned_something_keep_it() -> None:
+    model = tiny.build("resnet")
+    norm = next(module for module in model.modules() if hasattr(module, "running_mean"))
+    norm.running_mean.fill_(0.25)
+    inputs = ready_inputs(model)
+    assert norm.running_mean.eq(0.25).all()
+    untouched = tiny.build("resnet")
+    others = [module for module in untouched.modules() if hasattr(module, "running_mean")]
+    assert not any(module.running_mean.any() for module in others)
+    ready_inputs(untouched)
+    assert all(module.running_mean.any() for module in others)
+    with torch.no_grad():
+        first = untouched(**inputs)
+        settled(untouched, inputs)
+        assert torch.equal(untouched(**inputs).logits, first.logits), "done once"
 
 
 def test_what_a_run_leaves_in_a_session_the_next_does_not_find() -> None:
