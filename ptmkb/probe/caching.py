@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ptmkb.probe.measures import Unmeasurable
 from ptmkb.probe.numerics import field_of, seeded
 from ptmkb.probe.subject import Inputs, Subject
+from ptmkb.probe.wanted import CONTENT
 
 _TOKENS = ("decoder_input_ids", "decoder_input_values", "input_ids")
 _SWITCHES = ("use_cache", "use_mems")
@@ -65,7 +66,7 @@ class Decoding:
         aligned = self._aligned()
         for name in aligned:
             given[name] = given[name][:, slice(0 if name in _WIDE_MASKS else first, last)]
-        if first and not self.tokens.startswith("decoder"):  # pictures and the like are remembered
+        if first and self.tokens == "input_ids" and self._sees():  # pictures and the like are remembered
             given = {
                 name: value
                 for name, value in given.items()
@@ -75,6 +76,10 @@ class Decoding:
             given[self.cache] = cache
         with torch.no_grad(), seeded():
             return self.model(**given, **self.switches)
+
+    def _sees(self) -> bool:
+        """Whether anything goes in beside the tokens that is the content of a picture or a sound."""
+        return any(name in CONTENT and name != self.tokens for name in self.inputs)
 
     def _aligned(self) -> list[str]:
         """The arguments that have one entry a position."""
@@ -130,7 +135,8 @@ def decoding(subject: Subject) -> tuple[Decoding, Any]:
     except Exception as error:  # whatever it raises when asked for a cache that it does not keep
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
         raise Unmeasurable(f"its forward pass fails when a cache is asked for: {reason}") from error
-    taken = [name for name in parameters if name not in inputs and name not in _RESULTS]
+    made = (*_RESULTS, *(name for name in parameters if name.endswith("hidden_states")))  # of other inputs
+    taken = [name for name in parameters if name not in inputs and name not in made]
     cache = next((name for name in taken if any(_floats(field_of(returned, name)))), None)
     if cache is None:
         raise Unmeasurable("it returns no cache that its forward pass takes again")

@@ -191,8 +191,13 @@ def _of_pairs(score: Tensor) -> _Found:
     if score.ndim != 2 or score.shape[0] != score.shape[1] or len(score) < 2:
         return
     own = torch.arange(len(score))
-    both = (F.cross_entropy(score, own) + F.cross_entropy(score.T, own)) / 2
-    yield "contrastive", "cross-entropy of the matching pair, along rows and columns", both
+    for smoothing, how in ((0.0, ""), (SMOOTHING, f", labels smoothed by {SMOOTHING}")):
+        both = [F.cross_entropy(side, own, label_smoothing=smoothing) for side in (score, score.T)]
+        yield (
+            "contrastive",
+            f"cross-entropy of the matching pair, along rows and columns{how}",
+            sum(both, score.new_zeros(())) / 2,
+        )
     signs = 2 * torch.eye(len(score), dtype=score.dtype) - 1
     yield "contrastive", "sigmoid of every pair", -F.logsigmoid(signs * score).sum() / len(score)
 

@@ -166,11 +166,14 @@ def _picture_mask(wanted: Wanted) -> Tensor:
 
 
 def _session(wanted: Wanted) -> Any:
-    """A video of which one object is pointed at, for models that are asked about it frame by frame."""
+    """A video as far as its first frame: what is asked for is the next.
+
+    Either a phrase says what to look for, or one object was pointed at in the first frame, and has been found there.
+    """
     home = sys.modules[type(wanted.model).__module__]
     session_class: Any = next(v for n, v in vars(home).items() if n.endswith("InferenceSession"))
     height, width = _pair(wanted.setting("image_size"))
-    video = _video(samples.images(3, height, width), FRAMES)[0]
+    video = _frames(wanted)[:1]
     session = session_class(video=video, video_height=height, video_width=width, dtype=torch.float32)
     if hasattr(session, "add_prompt"):
         prompt = session.add_prompt("disc")
@@ -183,7 +186,14 @@ def _session(wanted: Wanted) -> Any:
     }
     session.add_point_inputs(session.obj_id_to_idx(1), 0, point)
     session.obj_with_new_inputs = [1]
+    with torch.no_grad():
+        wanted.model(session, frame_idx=0)
     return session
+
+
+def _frames(wanted: Wanted) -> Tensor:
+    """The frames of one video: (frames, channels, height, width)."""
+    return _video(samples.images(3, *_pair(wanted.setting("image_size"))), FRAMES)[0]
 
 
 def _series_length(wanted: Wanted) -> int:
@@ -216,6 +226,7 @@ _MAKERS: Mapping[str, Callable[[Wanted], Any]] = {
     "padding_mask": _sound_mask,
     "feature_attention_mask": _frame_mask,
     "inference_session": _session,
+    "frame": lambda wanted: _frames(wanted)[1:],
     "past_values": _series,
     "past_time_features": lambda wanted: samples.vectors(
         _series_length(wanted), wanted.setting("num_time_features")

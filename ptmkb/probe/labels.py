@@ -79,7 +79,7 @@ def _replaced(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Tenso
 
 def _transcript(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
     frames = positions.get("audio", TRANSCRIPT)
-    return _other_words(model, min(TRANSCRIPT, max(1, frames // 2)))  # a longer one has no probability
+    return _other_words(model, min(TRANSCRIPT, (frames + 1) // 2))  # a longer one may have no probability
 
 
 def _pairs(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:

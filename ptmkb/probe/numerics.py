@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -146,6 +148,51 @@ def run_experts(model: nn.Module, implementation: str) -> None:
     for module in model.modules():
         if hasattr(getattr(module, "config", None), "_experts_implementation_internal"):
             module.config._experts_implementation_internal = implementation  # type: ignore[union-attr]
+
+
+def widened(value: Any, done: dict[int, Any]) -> Any:
+    """A value with every floating tensor in it in float64: in mappings and lists, and in the fields of plain objects.
+
+    Args:
+        value: Left as it is; what changes is copied.
+        done: What has been widened, with what it became, by identity: what is shared stays so. Filled here.
+    """
+    if id(value) in done:
+        return done[id(value)][1]
+    wide = value
+    if isinstance(value, torch.Tensor):
+        wide = value.double() if value.is_floating_point() else value
+        done[id(value)] = value, wide  # the value is held, so that no other gets its identity
+    elif isinstance(value, dict):
+        done[id(value)] = value, (wide := copy.copy(value))
+        wide.update({name: widened(item, done) for name, item in value.items()})
+    elif type(value) in (list, tuple):
+        wide = type(value)(widened(item, done) for item in value)
+    elif is_plain_object(value):
+        done[id(value)] = value, (wide := copy.copy(value))
+        vars(wide).update({name: widened(item, done) for name, item in vars(value).items()})
+    return wide
+
+
+def widen_memories(model: nn.Module) -> None:
+    """Widen, in place, what modules remember of earlier runs (a codebook, a cache of embeddings): it is neither parameter nor buffer."""
+    done: dict[int, Any] = {}
+    for module in model.modules():
+        vars(module).update(
+            {
+                name: widened(value, done)
+                for name, value in vars(module).items()
+                if isinstance(value, torch.Tensor)
+                or (is_plain_object(value) and type(value).__module__ == type(module).__module__)
+            }
+        )
+
+
+def is_plain_object(value: Any) -> bool:
+    """Whether this is an object of somebody's own class with fields, no tensor, mapping, module, class or function."""
+    return hasattr(value, "__dict__") and not isinstance(
+        value, torch.Tensor | Mapping | nn.Module | type | FunctionType | MethodType
+    )
 
 
 def tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:

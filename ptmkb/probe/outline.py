@@ -19,7 +19,7 @@ from ptmkb.probe.subject import Subject
 from ptmkb.probe.subjects import class_data
 
 _ARGUMENTS = (  # a word in an argument's name, and the stream that it feeds; the first that fits
-    ("pixel", "image"), ("image", "image"), ("video", "video"), ("ids", "text"), ("text", "text"), ("audio", "audio"),
+    ("pixel", "image"), ("image", "image"), ("frame", "image"), ("video", "video"), ("ids", "text"), ("text", "text"), ("audio", "audio"),
     ("features", "audio"), ("speech", "audio"), ("wave", "audio"), ("past_values", "time-series"), ("past_time", "time-series"), ("future", "time-series"),
 )  # fmt: skip
 

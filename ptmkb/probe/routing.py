@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from ptmkb.probe.experts import Experts, expert_sets
-from ptmkb.probe.influence import hidden_states_in
 from ptmkb.probe.numerics import seeded, tensors_in
 from ptmkb.probe.subject import Subject
 from ptmkb.probe.trace import Trace
@@ -132,7 +131,7 @@ def _traced(subject: Subject) -> tuple[_RoutingTracer, list[Tensor]]:
     outputs: list[Tensor] = []
 
     def keep(_: nn.Module, args: Any, output: Any) -> None:
-        outputs.append(next(hidden_states_in(output)))
+        outputs.append(hidden_states_of(output))
 
     modules = dict.fromkeys(block for blocks in subject.blocks.values() for block in blocks)
     hooks = [module.register_forward_hook(keep) for module in modules]
@@ -143,6 +142,22 @@ def _traced(subject: Subject) -> tuple[_RoutingTracer, list[Tensor]]:
         for hook in hooks:
             hook.remove()
     return tracer, outputs
+
+
+def hidden_states_of(output: Any) -> Tensor:
+    """What a layer gave for each token: (batch, positions, features).
+
+    Hyper-connections keep several residual streams side by side, (batch, positions, streams, features): they are one row of features here.
+
+    Raises:
+        LookupError: It gave nothing with a place for each token.
+    """
+    found = [
+        tensor for _, tensor in tensors_in(output) if tensor.is_floating_point() and tensor.ndim in (3, 4)
+    ]
+    if not found:
+        raise LookupError("a layer gives nothing with a place for each token")
+    return min(found, key=lambda tensor: tensor.ndim).flatten(2)
 
 
 def _routers(trace: Trace, layer: int, experts: Experts) -> frozenset[int]:

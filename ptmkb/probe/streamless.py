@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ptmkb.probe import stacks, subjects
+from ptmkb.probe import samples, stacks, subjects
 from ptmkb.probe.measures import Unmeasurable
-from ptmkb.probe.numerics import seeded
+from ptmkb.probe.numerics import seeded, tensors_in
 from ptmkb.probe.subject import Subject
 
 
@@ -34,12 +34,16 @@ def subject_without_streams(model: nn.Module, name: str, why: Exception) -> Subj
     def read(returned: Any) -> Mapping[str, Tensor]:
         raise Unmeasurable(reason)
 
-    return with_layers(Subject(name, model, subjects.inputs_of(model), {}, read))
+    return with_layers(Subject(name, model, subjects.ready_inputs(model), {}, read))
 
 
 def with_layers(subject: Subject) -> Subject:
-    """A subject without streams with its layers, which need no stream to be found; seen in one run."""
-    if any(subject.blocks.values()):
+    """A subject without streams with its layers, which need no stream to be found; seen in one run.
+
+    Where a batch is not of as many samples as usual (one video), positions and samples cannot be told apart, and no layers are found.
+    """
+    batch = next((value.shape[0] for _, value in tensors_in(subject.inputs) if value.ndim), samples.BATCH)
+    if any(subject.blocks.values()) or batch % samples.BATCH:
         return subject
     with torch.no_grad(), seeded(), stacks.watched(subject.model) as ran:
         subject.model(**dict(subject.inputs))

@@ -112,35 +112,17 @@ class Subject:
     @shared
     def doubled(self) -> Subject:
         """The same subject in float64, model and inputs, on a copy: what `flow` needs to tell influence from rounding."""
-        import torch
-
         from ptmkb.probe.copies import copied
-        from ptmkb.probe.numerics import run_experts
+        from ptmkb.probe.numerics import run_experts, widen_memories, widened
 
         wide: dict[int, Any] = {}  # batches that share a tensor go on sharing it
 
-        def doubled(value: Any) -> Any:
-            if isinstance(value, Mapping):
-                return {name: doubled(item) for name, item in value.items()}
-            if type(value) in (list, tuple):
-                return type(value)(doubled(item) for item in value)
-            floating = isinstance(value, torch.Tensor) and value.is_floating_point()
-            return wide.setdefault(id(value), value.double()) if floating else value
-
         def double(inputs: Inputs) -> Inputs:
-            return {name: doubled(value) for name, value in inputs.items()}
+            return {name: widened(value, wide) for name, value in inputs.items()}
 
         model, blocks = copied(self.model, (self.model, dict(self.blocks)))
         run_experts(model, "eager")  # the fused kernels do not know float64
-        for module in model.modules():
-            # What a module remembers of an earlier run (a codebook, say) is neither parameter nor buffer.
-            vars(module).update(
-                {
-                    name: value.double()
-                    for name, value in vars(module).items()
-                    if isinstance(value, torch.Tensor) and value.is_floating_point()
-                }
-            )
+        widen_memories(model)
         return replace(
             self,
             model=model.double(),

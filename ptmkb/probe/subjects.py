@@ -6,6 +6,7 @@ here knows a model by its name, and nothing here looks at claims.
 
 from __future__ import annotations
 
+import copy
 import fnmatch
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from ptmkb.probe import labels, modes, stacks, streams, tiny
 from ptmkb.probe.inputs import sample_inputs
 from ptmkb.probe.measures import Unmeasurable
+from ptmkb.probe.numerics import is_plain_object, seeded
 from ptmkb.probe.placeholders import held_places
 from ptmkb.probe.subject import Inputs, Loss, Mode, Stream, Subject
 from ptmkb.probe.targets import Buildable
@@ -81,6 +83,58 @@ def inputs_of(model: nn.Module) -> dict[str, Any]:
     )
 
 
+def settled(model: nn.Module, inputs: Inputs) -> None:
+    """Give norms that go by statistics of earlier batches those of the sample batch, where they still have what they begin with.
+
+    Training would have left them such. With a mean of 0 and a variance of 1 they change nothing, and behind a score of convolutions with
+    small random weights nothing of a picture is left that could be measured.
+
+    Args:
+        model: Its norms are changed in place.
+        inputs: The sample batch.
+    """
+
+    def learn(norm: Any, args: tuple[Any, ...]) -> None:
+        axes = [axis for axis in range(args[0].ndim) if axis != 1]
+        norm.running_mean.copy_(args[0].mean(axes))
+        norm.running_var.copy_(args[0].var(axes, unbiased=False))
+
+    hooks = [
+        module.register_forward_pre_hook(learn)
+        for module in model.modules()
+        if isinstance(mean := getattr(module, "running_mean", None), Tensor)
+        and isinstance(variance := getattr(module, "running_var", None), Tensor)
+        and not mean.is_meta
+        and not mean.any()
+        and bool((variance == 1).all())
+    ]
+    if not hooks:
+        return
+    with torch.no_grad(), seeded():
+        model(**dict(inputs))
+    for hook in hooks:
+        hook.remove()
+
+
+def forgetful(model: nn.Module, inputs: Inputs) -> None:
+    """Have a model work on a copy of whatever it could leave something in for its next run (a session): every run begins alike."""
+    held = [name for name, value in inputs.items() if is_plain_object(value)]
+
+    def with_copies(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return args, kwargs | {name: copy.deepcopy(kwargs[name]) for name in held if name in kwargs}
+
+    if held:
+        model.register_forward_pre_hook(with_copies, with_kwargs=True)
+
+
+def ready_inputs(model: nn.Module) -> dict[str, Any]:
+    """`inputs_of` a model, which is made ready for them: every run begins alike, and lets through what goes in."""
+    inputs = inputs_of(model)
+    forgetful(model, inputs)
+    settled(model, inputs)
+    return inputs
+
+
 def subject_of(model: nn.Module, name: str, scale: str = "tiny") -> Subject:
     """A live model as a subject: runs it once to see what comes out where.
 
@@ -94,7 +148,7 @@ def subject_of(model: nn.Module, name: str, scale: str = "tiny") -> Subject:
     if type(model).__module__.startswith("ptmkb.reference."):
         inputs, losses = _reference_inputs(model, data)
     else:
-        inputs = inputs_of(model)
+        inputs = ready_inputs(model)
     first = None
     try:
         torch.manual_seed(0)
@@ -215,9 +269,13 @@ def _losses(
     data: Mapping[str, Any],
 ) -> tuple[Loss, ...]:
     wanted = data.get("losses", _BY_SIGNATURE if _compares(model) else ())
-    made = {
-        argument: labels.make(kind, model, inputs, positions)
+    further = [
+        {name: labels.make(how, model, inputs, positions) for name, how in loss.get("with", {}).items()}
         for loss in wanted
+    ]
+    made = {
+        argument: labels.make(kind, model, {**inputs, **beside}, positions)
+        for loss, beside in zip(wanted, further, strict=True)
         for argument, kind in loss["labels"].items()
     }
     made_from_labels = {name for name in inputs if name.startswith("decoder_") and "labels" in made}
@@ -226,13 +284,13 @@ def _losses(
             part=loss.get("part"),
             inputs={
                 **{n: v for n, v in inputs.items() if loss.get("keep") or n not in made_from_labels},
-                **{n: labels.make(how, model, inputs, positions) for n, how in loss.get("with", {}).items()},
+                **beside,
                 **made,
                 **next((way.inputs for way in ways if way.name == loss.get("mode")), {}),
             },
             labels=tuple(loss["labels"]),
         )
-        for loss in wanted
+        for loss, beside in zip(wanted, further, strict=True)
     )
 
 

@@ -40,6 +40,7 @@ _HEADS = (
     "IMAGE_CLASSIFICATION", "MASKED_IMAGE_MODELING", "OBJECT_DETECTION", "VIDEO_CLASSIFICATION", "AUDIO_CLASSIFICATION",
 )  # fmt: skip
 
+_FAINT = 0.5  # of EfficientNet's batch norms, which are drawn like other weights
 _NOTHING = 1e-6  # some models (BLIP-2's pictures) begin with weights of a spread of 1e-10, through which nothing is felt
 
 
@@ -210,8 +211,15 @@ def _plain_experts(config: PreTrainedConfig) -> PreTrainedConfig:
 
 
 def _stir(model: nn.Module) -> None:
-    """Small values for parameters that are nothing but zeros, or next to nothing: what is multiplied by them could not be seen otherwise."""
+    """Small values for parameters that are nothing but zeros, or next to nothing: what is multiplied by them could not be seen otherwise.
+
+    A batch norm that begins with small random scales gets them about 1: one behind another, dozens of them let nothing through.
+    """
     with torch.no_grad():
+        for module in model.modules():
+            norm = isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine
+            if norm and 0 < float(module.weight.abs().max()) < _FAINT:  # type: ignore[operator]
+                module.weight.add_(1)  # type: ignore[operator]
         for parameter in model.parameters():
             if (
                 parameter.is_floating_point()

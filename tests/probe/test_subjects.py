@@ -2,9 +2,11 @@ import pytest
 import torch
 
 from ptmkb.catalogue import load_catalogue
+from ptmkb.probe import tiny
 from ptmkb.probe.measures import Unmeasurable, objective
+from ptmkb.probe.numerics import in_float64, tensors_in
 from ptmkb.probe.stacks import CROSS, JOINT
-from ptmkb.probe.subjects import subject_for, subject_of_type
+from ptmkb.probe.subjects import ready_inputs, settled, subject_for, subject_of_type
 
 CATALOGUE = load_catalogue()
 
@@ -113,6 +115,70 @@ def test_a_model_without_positions_says_so() -> None:
     assert not subject.streams
     with pytest.raises(Unmeasurable, match="no positions"):
         subject.outputs()
+
+
+@pytest.mark.parametrize("model_type", ["mobilenet_v2", "efficientnet", "hgnet_v2", "deimv2"])
+def test_deep_convolutions_let_a_picture_through(model_type: str) -> None:
+    subject = subject_of_type(model_type)
+    pixels = subject.inputs["pixel_values"]
+    returned = []
+    for values in (pixels, pixels.flip(-1)):
+        with torch.no_grad():
+            returned.append(dict(tensors_in(subject.model(**{**subject.inputs, "pixel_values": values}))))
+    one, other = returned
+    place = "encoder_last_hidden_state.0" if model_type == "deimv2" else "last_hidden_state"
+    place = place if place in one else next(name for name in one if name.startswith("hidden_states"))
+    scale = float(one[place].abs().max())
+    assert float((one[place] - other[place]).abs().max()) > 1e-3 * scale > 0
+
+
+def test_norms_that_have_learned_something_keep_it() -> None:
+    model = tiny.build("resnet")
+    norm = next(module for module in model.modules() if hasattr(module, "running_mean"))
+    norm.running_mean.fill_(0.25)
+    inputs = ready_inputs(model)
+    assert norm.running_mean.eq(0.25).all()
+    untouched = tiny.build("resnet")
+    others = [module for module in untouched.modules() if hasattr(module, "running_mean")]
+    assert not any(module.running_mean.any() for module in others)
+    ready_inputs(untouched)
+    assert all(module.running_mean.any() for module in others)
+    with torch.no_grad():
+        first = untouched(**inputs)
+        settled(untouched, inputs)
+        assert torch.equal(untouched(**inputs).logits, first.logits), "done once"
+
+
+def test_what_a_run_leaves_in_a_session_the_next_does_not_find() -> None:
+    subject = subject_of_type("sam2_video")
+    ran: list[str] = []
+    for path, module in subject.model.named_modules():
+        if path in ("memory_attention.layers.0", "mask_decoder", "vision_encoder"):
+            module.register_forward_hook(lambda *_, path=path: ran.append(path))
+    with torch.no_grad():
+        scores = [subject.model(**subject.inputs).object_score_logits for _ in range(2)]
+    assert torch.equal(*scores)
+    assert len(set(ran)) == 3, "the frame is looked at, and the memory of the one before"
+    assert ran[: len(ran) // 2] == ran[len(ran) // 2 :]
+    changed = {**subject.inputs, "frame": subject.inputs["frame"].flip(-1)}
+    with torch.no_grad():
+        assert not torch.equal(subject.model(**changed).object_score_logits, scores[0])
+
+
+@pytest.mark.parametrize("model_type", ["omdet-turbo", "sam2_video"])
+def test_what_is_remembered_in_objects_is_doubled_too(model_type: str) -> None:
+    subject = subject_of_type(model_type)
+    with torch.no_grad():
+        subject.model(**subject.inputs)  # fills what remembers
+        doubled = subject.doubled()
+        with in_float64():
+            returned = doubled.model(**doubled.inputs)
+        again = subject.model(**subject.inputs)
+    wide = [tensor for _, tensor in tensors_in(returned) if tensor.is_floating_point()]
+    assert wide
+    assert {tensor.dtype for tensor in wide} == {torch.float64}
+    narrow = [tensor for _, tensor in tensors_in(again) if tensor.is_floating_point()]
+    assert {tensor.dtype for tensor in narrow} == {torch.float32}, "the subject itself is left alone"
 
 
 @pytest.mark.parametrize(

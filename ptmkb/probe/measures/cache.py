@@ -88,7 +88,8 @@ def measure(subject: Subject) -> dict[str | None, Reading]:
 
     doubled = subject.doubled()
     with in_float64():
-        return {None: _decoded(decoding(doubled)[0])}
+        held = {place for name, own in doubled.places.items() if name != "text" for place in own}
+        return {None: _decoded(decoding(doubled)[0], max(held, default=-1) + 1)}
 
 
 def agrees(claimed: dict[str, Any], measured: dict[str, Any]) -> bool:
@@ -96,12 +97,14 @@ def agrees(claimed: dict[str, Any], measured: dict[str, Any]) -> bool:
     return all(name in measured and measured[name] == given for name, given in claimed.items())
 
 
-def _decoded(way: Decoding) -> Reading:
+def _decoded(way: Decoding, held: int) -> Reading:
     from ptmkb.probe.caching import result, static_cache
 
     whole = result(way.run(0, way.length))
+    if whole.shape[1] < way.length:
+        raise Unmeasurable("what comes out has no place for each token")
     threshold, noise = _threshold(way, whole)
-    prompt, results, sizes = _stepped(way)
+    prompt, results, sizes = _stepped(way, held)
     from_start = prompt == 1
     differences = {"from_one" if prompt == 1 else "from_half": _difference(whole, results)}
     if prompt == 1:
@@ -124,9 +127,9 @@ def _decoded(way: Decoding) -> Reading:
     return Reading(value, detail)
 
 
-def _stepped(way: Decoding) -> tuple[int, list[Tensor], list[Sizes]]:
-    """Decode behind the shortest prompt that can be: one position, or half of them and more where it must hold a picture."""
-    for prompt in (1, *range(way.length // 2, way.length - 2)):
+def _stepped(way: Decoding, held: int) -> tuple[int, list[Tensor], list[Sizes]]:
+    """Decode behind the shortest prompt that can be: one position, all `held` for a picture or a sound, or else half of them and more."""
+    for prompt in dict.fromkeys((max(1, held), *range(max(held, way.length // 2), way.length - 2))):
         with suppress(ValueError, RuntimeError, IndexError):
             return prompt, *way.stepped(prompt)
     raise Unmeasurable("it cannot be decoded step by step")

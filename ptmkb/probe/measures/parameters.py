@@ -181,14 +181,13 @@ def _used_by_gradient(subject: Subject, tracer: Tracer, found: dict[int, Experts
     """In each layer, how many experts' weights the layer's output at one position depends on."""
     import torch
 
-    from ptmkb.probe.influence import hidden_states_in
     from ptmkb.probe.numerics import seeded
-    from ptmkb.probe.routing import experts_behind
+    from ptmkb.probe.routing import experts_behind, hidden_states_of
 
     outputs: list[Tensor] = []
     modules = list(dict.fromkeys(call.module for call in tracer.trace.layers))
     hooks = [
-        module.register_forward_hook(lambda _, args, output: outputs.append(next(hidden_states_in(output))))
+        module.register_forward_hook(lambda _, args, output: outputs.append(hidden_states_of(output)))
         for module in modules
     ]
     try:

@@ -46,6 +46,8 @@ def test_decoders(subject: Build, name: str, growth: str) -> None:
         ("bart", {"equal": True, "growth": "linear"}),
         ("llava", {"equal": True, "growth": "linear"}),
         ("qwen3_next", {"equal": True, "growth": "mixed"}),
+        ("qwen2_audio", {"equal": True, "growth": "linear"}),  # the prompt holds the whole sound
+        ("voxtral_realtime_text", {"equal": True, "growth": "bounded"}),  # each step is told the delay anew
         # What it remembers is seen from one side only, while a run of all positions lets each see every other.
         ("xlnet", {"equal": False, "growth": "linear"}),
     ],
@@ -134,6 +136,18 @@ def test_positions_forgotten_while_decoding_are_seen(subject: Build) -> None:
 def test_models_without_a_cache(subject: Build, name: str) -> None:
     with pytest.raises(Unmeasurable, match=r"cache|no tokens"):
         cache.measure(subject(name))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "why"),
+    [
+        ("modernvbert", "no cache that"),  # what it gives and takes are the features of its pictures
+        ("pi0", "no place for each token"),  # it gives actions
+    ],
+)
+def test_what_comes_back_is_no_cache_of_the_tokens(model_type: str, why: str) -> None:
+    with pytest.raises(Unmeasurable, match=why):
+        cache.measure(subjects.subject_of_type(model_type))
 
 
 @pytest.mark.parametrize(

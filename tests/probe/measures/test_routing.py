@@ -41,6 +41,8 @@ def test_mixtral(subject: Build) -> None:
         ("gpt_oss", {}),
         ("jamba", {}),
         ("switch_transformers", {"per_token": 1}),
+        # Four residual streams run side by side.
+        ("hy_v4", {"experts": 4, "per_token": 2, "shared": 1, "scoring": "sigmoid", "by_token": True}),
     ],
 )
 def test_other_mixtures(model_type: str, expected: dict[str, Any]) -> None:
