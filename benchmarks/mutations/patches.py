@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ptmkb.probe.influence import hidden_states_in
+from ptmkb.probe.pinning import exchanged
 from ptmkb.probe.subject import Subject
 
 
@@ -73,23 +74,12 @@ def on_output(module: nn.Module, change: Callable[[nn.Module, Tensor, Tensor], T
         same = (v for v in hidden_states_in(output) if hidden is not None and v.shape == hidden.shape)
         found = next(same, None)
         return (
-            None if found is None or hidden is None else _with(output, found, change(module, hidden, found))
+            None
+            if found is None or hidden is None
+            else exchanged(output, found, change(module, hidden, found))
         )
 
     module.register_forward_hook(leave, with_kwargs=True)
-
-
-def _with(output: Any, old: Tensor, new: Tensor) -> Any:
-    if output is old:
-        return new
-    if isinstance(output, Mapping):
-        for name, value in output.items():
-            if value is old:
-                output[name] = new  # type: ignore[index]
-        return output
-    if isinstance(output, tuple | list):
-        return type(output)([_with(value, old, new) for value in output])
-    return output
 
 
 # --- choices and parameters -----------------------------------------------------------------------------------------------------------

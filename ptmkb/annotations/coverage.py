@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from ptmkb.annotations.notes import ResolvedNote
+from ptmkb.annotations.notes import ResolvedNote, by_file
+from ptmkb.annotations.text import prepared
 from ptmkb.source import SourceTree
 
 PARTS = ("framework", "models", "training", "inference")
@@ -115,10 +116,7 @@ def count_coverage(notes: Iterable[ResolvedNote], tree: SourceTree, models: Mapp
         models: the catalogue's models by id, with `status` and `category`.
     """
     placed = [one for one in notes if one.resolution.first_line]
-    by_file: dict[str, list[ResolvedNote]] = {}
-    for one in placed:
-        by_file.setdefault(one.note.file, []).append(one)
-    files = tuple(_file(file, by_file[file], tree) for file in sorted(by_file))
+    files = tuple(_file(file, on_it, tree) for file, on_it in by_file(placed).items())
     totals = dict.fromkeys(PARTS, 0)
     for file in tree.files():
         totals[part_of(file)] += 1
@@ -127,7 +125,7 @@ def count_coverage(notes: Iterable[ResolvedNote], tree: SourceTree, models: Mapp
 
 
 def _file(file: str, notes: list[ResolvedNote], tree: SourceTree) -> FileCoverage:
-    module = tree.module(file)
+    module = prepared(tree.read(file)).module  # as it was made ready for its notes to be resolved
     holders = {symbol.name.rpartition(".")[0] for symbol in module.symbols}
     leaves = [symbol for symbol in module.symbols if symbol.name not in holders]
     spans = [(one.resolution.first_line or 0, one.resolution.last_line or 0) for one in notes]

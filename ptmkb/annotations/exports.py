@@ -7,19 +7,17 @@ CodeTour: https://github.com/microsoft/codetour, `schema.json`. Web Annotation D
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
-from ptmkb.annotations.notes import ResolvedNote
+from ptmkb.annotations.notes import Language, ResolvedNote, by_file, in_language
 from ptmkb.annotations.resolution import Status
 from ptmkb.catalogue import Paper
-from ptmkb.source import SourceTree, split_lines
-
-Language = Literal["en", "zh"]
+from ptmkb.source import SourceTree
+from ptmkb.source.module import ended_lines
 
 CHECKOUT = "src/transformers"
 """Where the package lies in a checkout of the release."""
@@ -30,7 +28,6 @@ CONTEXT = 32
 LICENCE = "https://creativecommons.org/licenses/by/4.0/"
 
 _UPSTREAM = "https://raw.githubusercontent.com/huggingface/transformers/v{version}/src/transformers/{file}"
-_ENDED_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _WORDS = {
     "en": {
         "title": "Notes on {file}",
@@ -47,17 +44,6 @@ _WORDS = {
         "colon": "：",
     },
 }
-
-
-def by_file(resolved: Iterable[ResolvedNote]) -> dict[str, list[ResolvedNote]]:
-    """The notes that have a place, by their source file, top to bottom."""
-    files: dict[str, list[ResolvedNote]] = {}
-    for one in resolved:
-        if one.resolution.first_line is not None:
-            files.setdefault(one.note.file, []).append(one)
-    for notes in files.values():
-        notes.sort(key=lambda one: (one.resolution.first_line or 0, one.note.id))
-    return dict(sorted(files.items()))
 
 
 def code_tours(
@@ -134,7 +120,7 @@ def _step(
 ) -> dict[str, Any]:
     note, words = one.note, _WORDS[language]
     first, last = one.resolution.first_line or 1, one.resolution.last_line or 1
-    parts = [(note.text.zh if language == "zh" else note.text.en).strip()]
+    parts = [in_language(note.text, language).strip()]
     cited = [
         f"[{papers[citation.paper].title}]({papers[citation.paper].link}), {citation.at}"
         if citation.paper in papers
@@ -152,7 +138,7 @@ def _step(
             "start": {"line": first, "character": 1},
             "end": {"line": last, "character": _units(lines[last - 1]) + 1},
         },
-        "title": note.title.zh if language == "zh" else note.title.en,
+        "title": in_language(note.title, language),
         "description": "\n\n".join(parts),
     }
 
@@ -251,8 +237,9 @@ def span(text: str, first_line: int, last_line: int) -> tuple[int, int]:
     Returns:
         Positions from 0, the end exclusive.
     """
-    starts = [0, *accumulate(len(line) for line in _ENDED_LINE.findall(text))]
-    return starts[first_line - 1], starts[last_line - 1] + len(split_lines(text)[last_line - 1])
+    lines = ended_lines(text)
+    starts = [0, *accumulate(len(line) for line in lines)]
+    return starts[first_line - 1], starts[last_line - 1] + len(lines[last_line - 1].rstrip("\r\n"))
 
 
 def _urn(name: str) -> str:

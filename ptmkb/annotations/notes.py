@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -17,6 +17,8 @@ from ptmkb.annotations.relocation import relocate
 from ptmkb.annotations.resolution import Resolution, Status, resolve
 from ptmkb.catalogue.schema import Citation, Slug, Str, Strict, Text
 from ptmkb.source import MODULE, SourceTree, split_lines
+
+Language = Literal["en", "zh"]
 
 
 def _whole_number(value: Any) -> Any:
@@ -146,6 +148,22 @@ class ResolvedNote:
     def holds(self) -> bool:
         """Whether the very lines that the note quotes are there and known to be the right ones."""
         return self.resolution.status in (Status.exact, Status.moved)
+
+
+def by_file(resolved: Iterable[ResolvedNote]) -> dict[str, list[ResolvedNote]]:
+    """The notes that have a place, by their source file, top to bottom."""
+    files: dict[str, list[ResolvedNote]] = {}
+    for one in resolved:
+        if one.resolution.first_line is not None:
+            files.setdefault(one.note.file, []).append(one)
+    for notes in files.values():
+        notes.sort(key=lambda one: (one.resolution.first_line or 0, one.note.id))
+    return dict(sorted(files.items()))
+
+
+def in_language(text: Text, language: Language) -> str:
+    """A text in one of its languages."""
+    return text.zh if language == "zh" else text.en
 
 
 def resolve_notes(notes: Iterable[PlacedNote], tree: SourceTree) -> list[ResolvedNote]:

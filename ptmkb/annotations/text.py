@@ -5,7 +5,6 @@ Many notes speak of one file, so what is made ready is kept and shared.
 
 from __future__ import annotations
 
-import gc
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
@@ -52,14 +51,7 @@ class SourceText:
     @cached_property
     def module(self) -> Module:
         """The symbols."""
-        # A syntax tree is a hundred thousand objects without a cycle; looking for cycles among them takes as long as the parsing.
-        collects = gc.isenabled()
-        gc.disable()
-        try:
-            return parse_module(self.text)
-        finally:
-            if collects:
-                gc.enable()
+        return parse_module(self.text)
 
     @cached_property
     def _where(self) -> dict[str, list[int]]:
@@ -161,7 +153,11 @@ class SourceText:
         return [content for content in self.contents if content]
 
 
-@lru_cache(maxsize=64)
+TEXTS_KEPT = 256
+"""Texts that stay ready: all annotated files of a release, and those that the next release changed. One takes half a megabyte."""
+
+
+@lru_cache(maxsize=TEXTS_KEPT)
 def prepared(text: str) -> SourceText:
     """The text, made ready once and kept."""
     return SourceText(text)

@@ -23,8 +23,8 @@ from ptmkb.annotations.notes import Note, NoteFile, PlacedNote
 from ptmkb.annotations.resolution import Status, resolve
 from ptmkb.annotations.text import prepared
 from ptmkb.catalogue.documents import parse, read_document
+from ptmkb.source.module import NEWLINE
 
-_NEWLINE = re.compile(r"\r\n|\r|\n")
 _HEADER = re.compile(
     r"(?P<mark>\|)(?P<digit>[1-9]?)(?P<chomp>[-+]?)(?P<digit_after>[1-9]?)(?P<rest>[^\r\n]*)"
 )
@@ -165,7 +165,7 @@ def edited(text: str, note_id: str, anchor: NewAnchor) -> str:
     mark = text[: len(text) - len(text.removeprefix("\ufeff"))]
     text = text.removeprefix(mark)
     node = _find(text, note_id)
-    found = _NEWLINE.search(text)
+    found = NEWLINE.search(text)
     newline = found[0] if found else "\n"
     values = {key.value: (key, value) for key, value in node.value}
     missing = [key for key in ("at", "quote") if key not in values]
@@ -225,7 +225,7 @@ def _quote_end(text: str, quote: yaml.ScalarNode) -> int:
     start, end = quote.start_mark.index, quote.end_mark.index
     if quote.style in ("|", ">"):
         end = start + len(text[start:end].rstrip())
-    found = _NEWLINE.search(text, end)
+    found = NEWLINE.search(text, end)
     return found.end() if found else len(text)
 
 
@@ -241,11 +241,11 @@ def _quote_edit(
     header = _HEADER.match(text, start)
     if header and quote.style == "|":
         chomp, rest = header["chomp"], header["rest"]
-        first = next((line for line in _NEWLINE.split(text[header.end() : end]) if line.strip()), "")
+        first = next((line for line in NEWLINE.split(text[header.end() : end]) if line.strip()), "")
         digit = header["digit"] or header["digit_after"]
         body = indent + " " * int(digit) if digit else first[: len(first) - len(first.lstrip(" "))] or body
     elif quote.style not in ("|", ">"):
-        rest = _NEWLINE.split(text[quote.end_mark.index : end])[0]
+        rest = NEWLINE.split(text[quote.end_mark.index : end])[0]
     # Where the first line is itself indented, YAML has to be told how much of it is the block's.
     depth = str(len(body) - len(indent)) if lines[0].startswith(" ") else ""
     block = newline.join([f"|{depth}{chomp}{rest}", *(f"{body}{line}" if line else "" for line in lines)])
@@ -261,7 +261,7 @@ def _line(
             f"{note_id}: `{key.value}` stands first in it; put `id` first, then update it again"
         )
     begin = key.start_mark.index - key.start_mark.column
-    found = _NEWLINE.search(text, value.end_mark.index)
+    found = NEWLINE.search(text, value.end_mark.index)
     return begin, found.end() if found else len(text), ""
 
 

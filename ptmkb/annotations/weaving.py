@@ -11,16 +11,13 @@ import io
 import re
 import tokenize
 import unicodedata
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-from ptmkb.annotations.notes import ResolvedNote
+from ptmkb.annotations.notes import Language, ResolvedNote, by_file, in_language
 from ptmkb.annotations.resolution import Status
 from ptmkb.source import SourceTree
-
-Language = Literal["en", "zh"]
+from ptmkb.source.module import NEWLINE, Definition, ended_lines, parse_with_nodes, syntax_tree
 
 WIDTH = 100
 """Columns of a comment without its indentation; a Chinese character takes two."""
@@ -47,7 +44,6 @@ _WORDS = {
         "notice": "本文件已修改：[批注 …] 与 [批注完] 之间的注释由 ptmkb 添加（批注采用 CC BY 4.0 许可）；代码仍是 transformers {version} 的原样。",
     },
 }
-_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _ITEM = re.compile(r"\s*(?:[-*+]|\d+[.)])\s")
 _MARK = re.compile(r"\s*(?:[-*+]|\d+[.)])?\s*")
 _WIDE = "\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60\uffe0-\uffe6"
@@ -115,8 +111,11 @@ def weave(source_text: str, comments: Iterable[Comment], notice: str = "") -> st
     """
     mark = source_text[: len(source_text) - len(source_text.removeprefix("\ufeff"))]
     source_text = source_text.removeprefix(mark)
-    lines = _LINE.findall(source_text)
-    homes = _homes(source_text, len(lines))
+    lines = ended_lines(source_text)
+    module, tree, definitions = parse_with_nodes(source_text)
+    if module.error:
+        raise WeaveError(f"this is not valid Python: {module.error}")
+    homes = _homes(source_text, definitions, len(lines))
     newline = next((end for end in ("\r\n", "\n", "\r") if lines and lines[0].endswith(end)), "\n")
     head = _head(lines)
     before: dict[int, list[str]] = {}
@@ -138,7 +137,7 @@ def weave(source_text: str, comments: Iterable[Comment], notice: str = "") -> st
         woven += [comment.replace("\n", newline) for comment in before.get(number, ())]
         woven.append(line)
     result = "".join(woven)
-    if _tree(result) != _tree(source_text):
+    if not is_same_program(syntax_tree(result), tree):
         raise WeaveError("the comments would change the program; this is an error of ptmkb, please report it")
     return mark + result
 
@@ -163,15 +162,10 @@ def weave_notes(
     Raises:
         WeaveError: if a file is not valid Python.
     """
-    by_file: dict[str, list[ResolvedNote]] = {}
-    for one in resolved:
-        by_file.setdefault(one.note.file, []).append(one)
+    resolved = list(resolved)
+    lost = [one.note for one in resolved if one.resolution.first_line is None]
     woven = []
-    for file, notes in sorted(by_file.items()):
-        placed = [one for one in notes if one.resolution.first_line is not None]
-        if not placed:
-            continue
-        placed.sort(key=lambda one: (one.resolution.first_line or 0, one.note.id))
+    for file, placed in by_file(resolved).items():
         comments = [
             Comment(one.resolution.first_line or 0, tuple(_said(one, language, papers or {})))
             for one in placed
@@ -186,9 +180,12 @@ def weave_notes(
             raise WeaveError(f"{file}: {error}") from error
         # A character that the file's encoding lacks becomes its escape: this is a comment.
         data = text.encode(encoding, errors="backslashreplace")
-        if _tree(data) != _tree(source):
+        # Where these bytes are not just that text, which `weave` has compared, they are compared themselves.
+        read_as, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+        is_text = read_as == encoding and data.decode(encoding) == text
+        if not is_text and not is_same_program(syntax_tree(data), syntax_tree(source)):
             raise WeaveError(f"{file}: the comments would change the program; please report it")
-        left_out = tuple(one.note.id for one in notes if one.resolution.first_line is None)
+        left_out = tuple(note.id for note in lost if note.file == file)
         woven.append(WovenFile(file, data, tuple(one.note.id for one in placed), left_out))
     return woven
 
@@ -196,9 +193,12 @@ def weave_notes(
 def _said(one: ResolvedNote, language: Language, papers: Mapping[str, str]) -> list[str]:
     """A note as lines of a comment."""
     note, words = one.note, _WORDS[language]
-    chosen = note.text.zh if language == "zh" else note.text.en
-    title = note.title.zh if language == "zh" else note.title.en
-    lines = [*_wrapped(f"[{words['note']} {note.id}] {title}"), "", *_flowed(chosen)]
+    title = in_language(note.title, language)
+    lines = [
+        *_wrapped(f"[{words['note']} {note.id}] {title}"),
+        "",
+        *_flowed(in_language(note.text, language)),
+    ]
     colon, comma = ("：", "；") if language == "zh" else (": ", "; ")
     foot = []
     if note.papers:
@@ -253,24 +253,23 @@ def _wrapped(line: str) -> list[str]:
     return [*rows, row.rstrip()]
 
 
-def _homes(text: str, count: int) -> dict[int, int]:
+def _homes(text: str, definitions: Iterable[Definition], count: int) -> dict[int, int]:
     """For each line where a comment cannot stand: the line of the statement, or of its first decorator, before which it can."""
     homes: dict[int, int] = {}
     start: int | None = None
     try:
         # Line ends are made one kind, as Python itself does before it reads tokens.
-        unix = io.StringIO("\n".join(re.split(r"\r\n|\r|\n", text)))
+        unix = io.StringIO(NEWLINE.sub("\n", text))
         for token in tokenize.generate_tokens(unix.readline):
             if token.type == tokenize.NEWLINE and start is not None:
                 homes.update(dict.fromkeys(range(start + 1, token.start[0] + 1), start))
                 start = None
             elif token.type not in _LAYOUT and start is None:
                 start = token.start[0]
-        tree = _parsed(text)
     except (tokenize.TokenError, SyntaxError, ValueError) as error:
         raise WeaveError(f"this is not valid Python: {error}") from error
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and node.decorator_list:
+    for node in definitions:
+        if node.decorator_list:
             first = homes.get(node.decorator_list[0].lineno, node.decorator_list[0].lineno)
             # The header, too, may go over several lines; what follows it begins a statement of its own.
             header = list(range(first + 1, node.lineno + 1))
@@ -291,11 +290,19 @@ def _head(lines: list[str]) -> int:
     return last
 
 
-def _parsed(text: str | bytes) -> ast.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # invalid escapes in other people's strings are not ours to report
-        return ast.parse(text)
-
-
-def _tree(text: str | bytes) -> str:
-    return ast.dump(_parsed(text))
+def is_same_program(one: ast.AST, other: ast.AST) -> bool:
+    """Whether two syntax trees are equal, but for where in the text their nodes stand."""
+    pairs: list[tuple[object, object]] = [(one, other)]
+    while pairs:
+        left, right = pairs.pop()
+        if type(left) is not type(right):
+            return False
+        if isinstance(left, ast.AST):
+            pairs += [(getattr(left, name, None), getattr(right, name, None)) for name in left._fields]
+        elif isinstance(left, list) and isinstance(right, list):
+            if len(left) != len(right):
+                return False
+            pairs += zip(left, right, strict=True)
+        elif left != right:
+            return False
+    return True

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ptmkb.cli import note_copies, note_coverage, note_releases
-from ptmkb.cli.notes import chosen_notes
+from ptmkb.cli.notes import Ids, chosen_notes
 from ptmkb.cli.source import TreeOption, open_tree
-from ptmkb.cli.state import FAILS, Format, print_json, print_table, refuse
+from ptmkb.cli.state import FAILS, Format, FormatOption, print_json, print_table, refuse
 
 if TYPE_CHECKING:
     from ptmkb.annotations import CheckResult, ResolvedNote
@@ -31,7 +31,7 @@ app = typer.Typer(
 @app.command()
 def check(
     ctx: typer.Context,
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]…", help="Only these notes.")] = None,
+    ids: Ids = None,
     run: Annotated[
         bool | None,
         typer.Option(
@@ -44,7 +44,7 @@ def check(
         int | None, typer.Option(min=1, help="Checks run at once; by default one a core.")
     ] = None,
     tree: TreeOption = None,
-    format_: Annotated[Format, typer.Option("--format")] = Format.table,
+    format_: FormatOption = Format.table,
 ) -> None:
     """Find every note's lines in the source and run every check; exit 1 if lines changed or were lost, or a note is not sound or not true."""
     from ptmkb.annotations import resolve_notes, run_checks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -10,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ptmkb.cli.state import FAILS, Format, State, claim_readers, print_json, print_table, refuse
+from ptmkb.cli.state import (
+    FAILS,
+    Format,
+    FormatOption,
+    LanguageOption,
+    State,
+    claim_readers,
+    docs_directory,
+    print_json,
+    print_table,
+    refuse,
+    to_json,
+)
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -50,7 +61,7 @@ def check(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="With --schema: write them into DIR, a file a kind.")
     ] = None,
-    format_: Annotated[Format, typer.Option("--format")] = Format.table,
+    format_: FormatOption = Format.table,
 ) -> None:
     """Check catalogue and notes: every problem as `file:line: what is wrong; how to mend it`."""
     if out is not None and not schema:
@@ -76,15 +87,11 @@ def check(
 
 
 def _tours(notes: set[str]) -> list[Problem]:
-    """What is wrong with the tours of the articles; an installed package has none."""
-    from ptmkb.site.building import SiteError, project_root
+    """What is wrong with the tours of the articles."""
     from ptmkb.site.tours import tour_problems
 
-    try:
-        docs = project_root() / "docs"
-    except SiteError:
-        return []
-    return [problem for language in ("en", "zh") for problem in tour_problems(docs / language, notes)]
+    docs = docs_directory()
+    return [problem for one in LanguageOption for problem in tour_problems(docs / one, notes)] if docs else []
 
 
 def _check_all(state: State) -> tuple[Catalogue, list[Problem]]:
@@ -130,7 +137,7 @@ def _write_schemas(schemas: dict[str, dict[str, Any]], directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for name, schema in schemas.items():
         path = directory / f"{name}.schema.json"
-        path.write_text(json.dumps(schema, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        path.write_text(to_json(schema), encoding="utf-8")
         sys.stdout.write(f"{path}\n")
 
 
@@ -138,7 +145,7 @@ def models(
     ctx: typer.Context,
     category: Annotated[str | None, typer.Option(help="Only this category and those below it.")] = None,
     status: Annotated[Status | None, typer.Option(help="Only `curated` or `indexed` entries.")] = None,
-    format_: Annotated[Format, typer.Option("--format")] = Format.table,
+    format_: FormatOption = Format.table,
 ) -> None:
     """List the models, oldest first, with what the last full probe said of them."""
     from ptmkb.probe.record import read_evidence

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ptmkb.cli.state import FAILS, State, refuse
+from ptmkb.cli.state import FAILS, needs_torch, refuse, state_of, suggestion
 
 app = typer.Typer(help="Write drafts for a person to complete.", no_args_is_help=True)
 
@@ -39,28 +39,20 @@ def model(
     ] = None,
 ) -> None:
     """Write a draft entry, filled in from measurement, for a person to complete and source."""
-    from importlib.util import find_spec
-
-    state = ctx.obj if isinstance(ctx.obj, State) else State()
-    catalogue = state.load_catalogue()
+    catalogue = state_of(ctx).load_catalogue()
     if id_ in catalogue.models:
         refuse(f"`{id_}` is in the catalogue already")
     path = out or catalogue.directory / "models" / f"{id_}.yaml"
     if str(path) != "-" and path.exists():
         refuse(f"{path} exists; choose another --out")
-    if find_spec("torch") is None:
-        refuse("a draft is measured, which needs torch: pip install 'ptmkb[probe]'")
+    needs_torch("a draft is measured")
     from transformers import CONFIG_MAPPING
 
     from ptmkb.probe.drafts import draft, measured, provisional
 
     model_type = type_ or id_
     if model_type not in CONFIG_MAPPING:
-        from difflib import get_close_matches
-
-        near = get_close_matches(model_type, list(CONFIG_MAPPING), n=3, cutoff=0.6)
-        mean = f"; did you mean {' or '.join(f'`{one}`' for one in near)}?" if near else ""
-        refuse(f"transformers has no model type `{model_type}`{mean}")
+        refuse(f"transformers has no model type `{model_type}`{suggestion(model_type, CONFIG_MAPPING)}")
     try:
         entry = provisional(id_, model_type)
     except ValueError:

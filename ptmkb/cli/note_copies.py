@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -11,17 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ptmkb.cli.notes import chosen_notes
-from ptmkb.cli.site import LanguageOption
+from ptmkb.cli.notes import Ids, chosen_notes
 from ptmkb.cli.source import TreeOption, open_tree
-from ptmkb.cli.state import FAILS, refuse
+from ptmkb.cli.state import FAILS, LanguageOption, docs_directory, refuse, to_json
 
 if TYPE_CHECKING:
     from ptmkb.annotations import ResolvedNote
-    from ptmkb.site import Language
     from ptmkb.source import SourceTree
 
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]…", help="Only these notes.")]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Where to write them; made if it is not there.")]
 Lang = Annotated[LanguageOption, typer.Option(help="Language of the notes.")]
 
@@ -49,7 +45,7 @@ def weave(
         refuse(f"{out} lies in the source itself; name another folder")
     names = {one.id: f"{one.authors[0]} {one.year}" for one in ctx.obj.load_catalogue().papers.values()}
     try:
-        woven = weave_notes(resolved, source, "zh" if lang is LanguageOption.zh else "en", names)
+        woven = weave_notes(resolved, source, lang.code, names)
     except WeaveError as error:
         sys.stderr.write(f"ptmkb: {error}\n")
         raise typer.Exit(FAILS) from None
@@ -86,33 +82,26 @@ def export(
     papers = ctx.obj.load_catalogue().papers
     made: dict[str, dict[str, Any]]
     if format_ is ExportFormat.codetour:
-        language: Language = "zh" if lang is LanguageOption.zh else "en"
-        made = code_tours(resolved, source, language, papers)
+        made = code_tours(resolved, source, lang.code, papers)
         if not ids and ctx.obj.annotations_dir is None:  # the articles are about the package's own notes
-            made |= article_tours(_articles(lang.value), resolved, source, language, papers)
+            made |= article_tours(_articles(lang), resolved, source, lang.code, papers)
     else:
         made = annotation_pages(resolved, source, papers)
     for name, data in made.items():
         path = out / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        path.write_text(to_json(data), encoding="utf-8")
     sys.stdout.write(f"{len(made)} files below {out}, transformers {source.version}\n")
     _end(resolved, sound)
 
 
 def _articles(language: str) -> list[tuple[str, str, Sequence[str]]]:
-    """The tours of the articles; an installed package has none."""
-    from ptmkb.site.building import SiteError, project_root
+    """The tours of the articles."""
     from ptmkb.site.tours import read_tours
 
-    try:
-        docs = project_root() / "docs" / language
-    except SiteError:
-        return []
-    return [
-        (tour.page.removesuffix(".md").replace("/", "-"), tour.title, tour.stops)
-        for tour in read_tours(docs).tours
-    ]
+    docs = docs_directory()
+    tours = read_tours(docs / language).tours if docs else ()
+    return [(tour.page.removesuffix(".md").replace("/", "-"), tour.title, tour.stops) for tour in tours]
 
 
 def _resolved(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from ptmkb.cli.notes import chosen_notes
 from ptmkb.cli.source import TreeOption, open_tree
-from ptmkb.cli.state import FAILS, Format, print_json, print_table
+from ptmkb.cli.state import FAILS, Format, FormatOption, print_json, print_table
 
 if TYPE_CHECKING:
     from ptmkb.annotations import Coverage
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def coverage(
     ctx: typer.Context,
     tree: TreeOption = None,
-    format_: Annotated[Format, typer.Option("--format")] = Format.table,
+    format_: FormatOption = Format.table,
 ) -> None:
     """How much of which file, part and category is annotated."""
     from ptmkb.annotations import count_coverage, resolve_notes

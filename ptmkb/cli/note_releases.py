@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ptmkb.cli.notes import chosen_notes
+from ptmkb.cli.notes import Ids, chosen_notes
 from ptmkb.cli.source import TreeOption, open_tree
 from ptmkb.cli.source_releases import Patches, WheelsFrom, WheelsTo, chosen_releases, opening
-from ptmkb.cli.state import FAILS, Format, print_json, print_table, refuse
+from ptmkb.cli.state import FAILS, Format, FormatOption, print_json, print_table, refuse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 def drift(
     ctx: typer.Context,
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]…", help="Only these notes.")] = None,
+    ids: Ids = None,
     first: WheelsFrom = None,
     last: WheelsTo = None,
     patches: Patches = False,
-    format_: Annotated[Format, typer.Option("--format")] = Format.table,
+    format_: FormatOption = Format.table,
 ) -> None:
     """Find every note's lines in a range of releases. Wheels are downloaded by pip once and kept.
 
@@ -86,7 +86,7 @@ def _span(first: DriftStep, last: DriftStep) -> str:
 
 def update(
     ctx: typer.Context,
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]…", help="Only these notes.")] = None,
+    ids: Ids = None,
     accept: Annotated[
         list[str] | None,
         typer.Option(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from ptmkb.cli.state import State, refuse
 
 if TYPE_CHECKING:
     from ptmkb.annotations import PlacedNote
+
+Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]…", help="Only these notes.")]
 
 
 def chosen_notes(state: State, ids: list[str]) -> tuple[list[PlacedNote], bool]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ptmkb.cli.state import FAILS, Format, State, print_json, print_table, refuse
+from ptmkb.cli.state import FAILS, Format, needs_torch, print_json, print_table, refuse, state_of, suggestion
 
 if TYPE_CHECKING:
     from torch import nn
@@ -75,13 +75,13 @@ def probe(
     ] = False,
 ) -> None:
     """Build models small, run them, and measure what their entries claim. Exit code 1 if a claim is refuted or a model fails."""
-    catalogue = _state(ctx).load_catalogue()
+    catalogue = state_of(ctx).load_catalogue()
     if checkpoint is not None:
         if types:
             refuse("--checkpoint measures one model's weights; leave out --types")
         _probe_checkpoint(checkpoint, catalogue, ids or [], all_ or evidence, report, format_)
         return
-    _needs_torch()
+    needs_torch("probes run models")
     if types:
         names = _chosen_types(ids or [], all_)
     else:
@@ -140,7 +140,7 @@ def _probe_checkpoint(
         refuse("--checkpoint goes with one ID or none")
     entry = _chosen(catalogue, ids, False)[0] if ids else None
     _can_be_written(report)
-    _needs_torch()
+    needs_torch("probes run models")
     from ptmkb.probe.cache import installed
     from ptmkb.probe.checkpoints import CheckpointError, fetch, probe_checkpoint
     from ptmkb.probe.record import ProbeRecord
@@ -175,17 +175,6 @@ def _can_be_written(report: Path | None) -> None:
             refuse(str(error))
 
 
-def _state(ctx: typer.Context) -> State:
-    return ctx.obj if isinstance(ctx.obj, State) else State()
-
-
-def _needs_torch() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("torch") is None:
-        refuse("probes run models, which needs torch: pip install 'ptmkb[probe]'")
-
-
 def _chosen(catalogue: Catalogue, ids: list[str], every: bool) -> list[Model]:
     if every and ids:
         refuse("give IDs or --all, not both")
@@ -196,7 +185,7 @@ def _chosen(catalogue: Catalogue, ids: list[str], every: bool) -> list[Model]:
     for model_id in ids:
         if model_id not in catalogue.models:
             refuse(
-                f"there is no model `{model_id}`{_suggestion(model_id, list(catalogue.models))}; `ptmkb models` lists them"
+                f"there is no model `{model_id}`{suggestion(model_id, catalogue.models)}; `ptmkb models` lists them"
             )
     return [catalogue.models[model_id] for model_id in dict.fromkeys(ids)]
 
@@ -209,15 +198,8 @@ def _chosen_types(names: list[str], every: bool) -> list[str]:
     known = model_types()
     for name in names:
         if name not in known:
-            refuse(f"transformers has no model type `{name}`{_suggestion(name, list(known))}")
+            refuse(f"transformers has no model type `{name}`{suggestion(name, known)}")
     return list(dict.fromkeys(names)) or list(known)
-
-
-def _suggestion(name: str, known: list[str]) -> str:
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, known, n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(f'`{found}`' for found in close)}?" if close else ""
 
 
 def _print(record: ProbeRecord) -> None:
@@ -240,9 +222,7 @@ def _print(record: ProbeRecord) -> None:
     counts = ", ".join(
         f"{verdicts.count(v)} {v}" for v in ("verified", "discrepancy", "refuted", "unmeasured")
     )
-    statuses = [model.status for model in record.models]
-    told = ", ".join(f"{statuses.count(s)} {s}" for s in ("passed", "failed", "skipped"))
-    sys.stdout.write(f"{len(statuses)} models: {told}; {len(verdicts)} claims: {counts}\n")
+    sys.stdout.write(f"{_statuses(record, 'models')}; {len(verdicts)} claims: {counts}\n")
     for model in record.models:
         if model.status == "failed":
             sys.stdout.write(f"{model.id}: {model.why}\n")
@@ -258,12 +238,16 @@ def _print_types(record: ProbeRecord) -> None:
         rows.append([model.id, *cells, str(len({one.measure for one in model.measured})), model.status])
     title = f"transformers {record.transformers}, torch {record.torch}"
     print_table(title, ["type", *shown, "measures", "status"], rows)
-    statuses = [model.status for model in record.models]
-    told = ", ".join(f"{statuses.count(s)} {s}" for s in ("passed", "failed", "skipped"))
-    sys.stdout.write(f"{len(statuses)} types: {told}\n")
+    sys.stdout.write(f"{_statuses(record, 'types')}\n")
     for model in record.models:
         if model.status != "passed":
             sys.stdout.write(f"{model.id}: {model.why}\n")
+
+
+def _statuses(record: ProbeRecord, what: str) -> str:
+    statuses = [model.status for model in record.models]
+    told = ", ".join(f"{statuses.count(status)} {status}" for status in ("passed", "failed", "skipped"))
+    return f"{len(statuses)} {what}: {told}"
 
 
 def _short(value: object) -> str:
@@ -290,10 +274,10 @@ def tiny(
     seed: Annotated[int, typer.Option(help="The same seed gives the same weights.")] = 0,
 ) -> None:
     """Build a small, working model of an architecture: for tests, offline, with random weights."""
-    _needs_torch()
+    needs_torch("probes run models")
     from ptmkb.probe.tiny import UnknownModelTypeError, architectures, build, build_entry
 
-    entry = _state(ctx).load_catalogue().models.get(id_)
+    entry = state_of(ctx).load_catalogue().models.get(id_)
     if entry is not None and entry.implementation.kind == "none":
         refuse(f"`{id_}` cannot be built: {entry.implementation.why.en}")
     try:
@@ -312,7 +296,7 @@ def tiny(
     except UnknownModelTypeError as error:
         from transformers import CONFIG_MAPPING
 
-        refuse(f"{error}{_suggestion(id_, [*_state(ctx).load_catalogue().models, *CONFIG_MAPPING])}")
+        refuse(f"{error}{suggestion(id_, [*state_of(ctx).load_catalogue().models, *CONFIG_MAPPING])}")
     except LookupError as error:
         refuse(str(error))
     count = sum(parameter.numel() for parameter in model.parameters())

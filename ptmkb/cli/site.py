@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ptmkb.cli.state import FAILS
-
-if TYPE_CHECKING:
-    from ptmkb.site import Language
-
-
-class LanguageOption(StrEnum):
-    """A language of the site."""
-
-    en = "en"
-    zh = "zh"
-
+from ptmkb.cli.state import FAILS, LanguageOption, docs_directory
 
 site_app = typer.Typer(help="Build the site, or serve it.", no_args_is_help=True)
 
@@ -40,15 +27,12 @@ def pages(
 ) -> None:
     """Write the generated pages as plain Markdown, for any site engine."""
     from ptmkb.site import chapters, gather, sections
-    from ptmkb.site.building import SiteError, project_root
     from ptmkb.site.chapters import ChapterError
 
     state = ctx.obj
-    docs = None
-    with contextlib.suppress(SiteError):  # an installed package has no chapters
-        docs = project_root() / "docs" / lang.value
-    language: Language = "zh" if lang is LanguageOption.zh else "en"
-    knowledge = gather(language, state.catalogue_dir, state.annotations_dir, docs)
+    every = docs_directory()
+    docs = every / lang if every else None
+    knowledge = gather(lang.code, state.catalogue_dir, state.annotations_dir, docs)
     made = [page for section in sections(knowledge) for page in section.pages]
     try:
         made += chapters(docs, knowledge) if docs else ()

@@ -13,7 +13,7 @@ import typer
 
 from ptmkb.cli import source_index, source_releases
 from ptmkb.cli.source_index import TreeOption, open_tree
-from ptmkb.cli.state import Format, print_json, print_table, refuse
+from ptmkb.cli.state import Format, FormatOption, print_json, print_table, refuse
 
 __all__ = ["TreeOption", "app", "open_tree"]
 
@@ -32,7 +32,7 @@ app.command()(source_releases.releases)
 def files(
     tree: TreeOption = None,
     under: Annotated[str, typer.Option(help="Only files below this folder, such as models/bert.")] = "",
-    format_: Annotated[Format, typer.Option("--format")] = Format.table,
+    format_: FormatOption = Format.table,
 ) -> None:
     """List the Python files of the release."""
     source = open_tree(tree)
@@ -48,7 +48,7 @@ def files(
 def relations(
     tree: TreeOption = None,
     model: Annotated[str | None, typer.Option(help="Only from or to this model directory.")] = None,
-    format_: Annotated[Format, typer.Option("--format")] = Format.table,
+    format_: FormatOption = Format.table,
 ) -> None:
     """List which model directory's code comes from which: modular files, inheritance, copied-from marks."""
     from ptmkb.source import code_relations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ptmkb.cli.state import FAILS, Format, print_json, print_table, refuse
+from ptmkb.cli.state import FAILS, Format, FormatOption, print_json, print_table, refuse
 
 if TYPE_CHECKING:
     from ptmkb.source import IndexedSymbol, Link, SourceIndex, SourceTree
@@ -41,7 +41,6 @@ TreeOption = Annotated[
         help="A release (5.0.0), a wheel of transformers, its folder or a checkout; by default the installed one.",
     ),
 ]
-FormatOption = Annotated[Format, typer.Option("--format")]
 
 
 def open_tree(where: str | Path | None) -> SourceTree:
@@ -151,21 +150,26 @@ def show(
             )
             raise SystemExit(FAILS)
         shown = _chosen(opened, found)
-        if format_ is Format.json:
-            print_json(
-                {
-                    "transformers": source.version,
-                    "symbol": symbol,
-                    "definitions": [_described(source, opened, one, with_text=one in shown) for one in found],
-                }
-            )
+        is_json = format_ is Format.json
+        first = _first_releases(source, found if is_json else shown)
+        lines = source.lines(shown[0].file) if shown else []
+        if is_json:
+            definitions = [
+                _described(
+                    opened,
+                    one,
+                    first.get((one.file, one.name)),
+                    "\n".join(lines[one.first_line - 1 : one.last_line]) + "\n" if one in shown else None,
+                )
+                for one in found
+            ]
+            print_json({"transformers": source.version, "symbol": symbol, "definitions": definitions})
             return
         for one in shown or found:
             sys.stdout.write(f"{one.file}:{one.first_line}-{one.last_line}  {one.kind}{_taken(one)}\n")
             if shown:
-                _print_origin(source, opened, one)
+                _print_origin(opened, one, first.get((one.file, one.name)))
         for one in shown:
-            lines = source.lines(one.file)
             for number in range(one.first_line, min(one.last_line, len(lines)) + 1):
                 sys.stdout.write(f"{number:6}  {lines[number - 1]}".rstrip() + "\n")
     if not shown:
@@ -253,7 +257,7 @@ def _chosen(opened: SourceIndex, found: list[IndexedSymbol]) -> list[IndexedSymb
 
 
 def _described(
-    source: SourceTree, opened: SourceIndex, one: IndexedSymbol, *, with_text: bool
+    opened: SourceIndex, one: IndexedSymbol, first_release: dict[str, Any] | None, text: str | None
 ) -> dict[str, Any]:
     data = asdict(one)
     data["comes_from"] = [_origin(link) for link in opened.links_from(one.file, one.name)]
@@ -261,9 +265,9 @@ def _described(
         {"file": link.file, "line": link.line, "symbol": link.symbol, "kind": link.kind}
         for link in opened.links_to(one.file, one.name)
     ]
-    data["first_release"] = _first_release(one)
-    if with_text:
-        data["text"] = "\n".join(source.lines(one.file)[one.first_line - 1 : one.last_line]) + "\n"
+    data["first_release"] = first_release
+    if text is not None:
+        data["text"] = text
     return data
 
 
@@ -278,18 +282,26 @@ def _origin(link: Link) -> dict[str, Any]:
     }
 
 
-def _first_release(one: IndexedSymbol) -> dict[str, Any] | None:
-    """Of the symbol itself where names were read from releases, else of its model's directory."""
+def _first_releases(
+    source: SourceTree, found: Iterable[IndexedSymbol]
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """By file and name: of the symbol itself where names were read from releases, else of its model's directory."""
     from ptmkb.source import model_directory
-    from ptmkb.source.origins import origin
+    from ptmkb.source.origins import origins
     from ptmkb.source.releases import first_seen
 
-    directory = model_directory(one.file)
-    seen = origin(one.file, one.name) or (first_seen(directory) if directory else None)
-    return None if seen is None else {**asdict(seen), "says": str(seen)}
+    places = {(one.file, one.name): one.kind for one in found}
+    symbols = origins(source, [place for place, kind in places.items() if kind != "module"])
+    homes = {place: model_directory(place[0]) for place in places.keys() - symbols.keys()}
+    directories = first_seen(home for home in homes.values() if home is not None)
+    told = {place: {"symbol": place[1], **asdict(seen), "says": str(seen)} for place, seen in symbols.items()}
+    for place, home in homes.items():
+        if home is not None and (seen := directories.get(home)):
+            told[place] = {"directory": home, **asdict(seen), "says": str(seen)}
+    return told
 
 
-def _print_origin(source: SourceTree, opened: SourceIndex, one: IndexedSymbol) -> None:
+def _print_origin(opened: SourceIndex, one: IndexedSymbol, first: dict[str, Any] | None) -> None:
     for link in opened.links_from(one.file, one.name):
         place = (
             f"{link.target_file} {link.target_symbol}"
@@ -302,7 +314,7 @@ def _print_origin(source: SourceTree, opened: SourceIndex, one: IndexedSymbol) -
         names = list(dict.fromkeys(link.symbol for link in takers))
         more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
         sys.stdout.write(f"  taken by {', '.join(names[:NAMES_SHOWN])}{more}\n")
-    if first := _first_release(one):
+    if first:
         what = f"models/{first['directory']}" if "directory" in first else first["symbol"]
         sys.stdout.write(f"  {what} is {first['says']}\n")
 

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ptmkb.cli.state import FAILS, Format, print_json, print_table, refuse
+from ptmkb.cli.state import FAILS, Format, FormatOption, print_json, print_table, refuse
 
 if TYPE_CHECKING:
     from ptmkb.source import SourceTree
     from ptmkb.source.history import Step
 
-FormatOption = Annotated[Format, typer.Option("--format")]
 WheelsFrom = Annotated[
     str | None,
     typer.Option(
@@ -143,14 +142,10 @@ def _reading(version: str, new: int, files: int) -> None:
 @contextmanager
 def opening(versions: list[str]) -> Iterator[Callable[[str], SourceTree]]:
     """Opens releases, and says which is being downloaded."""
-    from ptmkb.source.releases import ReleaseUnavailableError, find_release
+    from ptmkb.source import find_tree
+    from ptmkb.source.releases import find_release, kept_releases
 
-    missing: list[str] = []
-    for version in versions:
-        try:
-            find_release(version, download=False)
-        except ReleaseUnavailableError:
-            missing.append(version)
+    missing = set(versions) - kept_releases().keys() - {find_tree().version}
     done = 0
 
     def opened(version: str) -> SourceTree:

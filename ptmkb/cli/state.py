@@ -6,11 +6,14 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import typer
 
 if TYPE_CHECKING:
     from ptmkb.catalogue import Catalogue, ClaimReader
@@ -41,11 +44,31 @@ class State:
         return load_catalogue(self.catalogue_dir or DATA)
 
 
+def state_of(ctx: typer.Context) -> State:
+    """The global options; the defaults where a group of commands is run by itself."""
+    return ctx.obj if isinstance(ctx.obj, State) else State()
+
+
 class Format(StrEnum):
     """How a listing is written."""
 
     table = "table"
     json = "json"
+
+
+FormatOption = Annotated[Format, typer.Option("--format")]
+
+
+class LanguageOption(StrEnum):
+    """A language of texts."""
+
+    en = "en"
+    zh = "zh"
+
+    @property
+    def code(self) -> Literal["en", "zh"]:
+        """As the other rooms call it."""
+        return "zh" if self is LanguageOption.zh else "en"
 
 
 def claim_readers() -> Mapping[str, ClaimReader]:
@@ -55,9 +78,24 @@ def claim_readers() -> Mapping[str, ClaimReader]:
     return {name: load_measure(name).parse for name in measure_names()}
 
 
+def docs_directory() -> Path | None:
+    """The hand-written chapters, a folder a language; an installed package has none."""
+    from ptmkb.site.building import SiteError, project_root
+
+    try:
+        return project_root() / "docs"
+    except SiteError:
+        return None
+
+
+def to_json(data: object) -> str:
+    """JSON as it is printed and written, with its last line end."""
+    return json.dumps(data, ensure_ascii=False, indent=2) + "\n"
+
+
 def print_json(data: object) -> None:
     """JSON for programs, UTF-8, one object."""
-    sys.stdout.write(json.dumps(data, ensure_ascii=False, indent=2) + "\n")
+    sys.stdout.write(to_json(data))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -79,6 +117,20 @@ def refuse(message: str) -> NoReturn:
     """End with exit code 2: the command was called wrongly."""
     sys.stderr.write(f"ptmkb: {message}\n")
     raise SystemExit(USAGE)
+
+
+def needs_torch(what: str) -> None:
+    """End with exit code 2 where torch is not installed; `what` says what wants it, such as "probes run models"."""
+    if find_spec("torch") is None:
+        refuse(f"{what}, which needs torch: pip install 'ptmkb[probe]'")
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """What may have been meant by a name that is not known, as the end of a message; empty where nothing is near."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(f'`{found}`' for found in close)}?" if close else ""
 
 
 def run(app: Callable[[], Any]) -> None:

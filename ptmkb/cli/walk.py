@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ptmkb.cli.state import Format, print_json, print_table, refuse
+from ptmkb.cli.state import Format, FormatOption, needs_torch, print_json, print_table, refuse
 
 if TYPE_CHECKING:
     from ptmkb.probe.walks import Step, Walk
@@ -27,7 +27,7 @@ def walk(
     evidence: Annotated[
         bool, typer.Option("--evidence", help="Make these walks the committed record (with --all).")
     ] = False,
-    format_: Annotated[Format, typer.Option("--format")] = Format.table,
+    format_: FormatOption = Format.table,
 ) -> None:
     """Run the real code on a small batch and show what each statement made: shapes, masks, cache sizes, chosen tokens, labels."""
     from ptmkb.labs.walks import take_all, walk_names
@@ -39,10 +39,7 @@ def walk(
         refuse(f"name walks, or give --all; there are {known}")
     if unknown := [name for name in names or () if name not in walk_names()]:
         refuse(f"there is no walk `{unknown[0]}`; there are {known}")
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        refuse("walks need torch; install ptmkb[probe]")
+    needs_torch("walks run models")
     record = take_all(names or None)
     if evidence:
         from ptmkb.probe.walks import write_walks

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -13,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from torch.utils.hooks import RemovableHandle
 
+from ptmkb.probe.numerics import seeded
 from ptmkb.probe.subject import Inputs, Stream, Subject
 
 _FUSED = "scaled_dot_product"  # attention in one kernel; its names end in what it runs on
@@ -34,7 +36,7 @@ _MOVES = {
 _PASS_ON = _MOVES | {"cat", "constant_pad_nd", "index_select", "slice_scatter"}
 
 
-@dataclass
+@dataclass(slots=True)
 class _Event:
     """One counted operation.
 
@@ -53,7 +55,7 @@ class _Event:
         return self.operations * (self.scores - self.masked) // self.scores if self.scores else 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Origin:
     """What a tensor was made of since the last product.
 
@@ -104,22 +106,23 @@ class Counter(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        kwargs = dict(kwargs or {})
-        out = func(*args, **kwargs)
-        name, formula, pointwise = _about(func)
-        if _FUSED in name:
-            self._fused(args, kwargs)
-        elif formula is not None:
-            self._product(name, int(formula(*args, **kwargs, out_val=out)), args, out)
+        out = func(*args, **kwargs) if kwargs else func(*args)
+        about = _about(func)
+        if about is None:
+            return out
+        if about.fused:
+            self._fused(args, kwargs or {})
+        elif about.formula is not None:
+            self._product(about, args, kwargs or {}, out)
         elif isinstance(out, Tensor) and out.is_floating_point():
-            given = [value for value in _tensors(args) if value.is_floating_point() and value.ndim]
+            given = _floats(args)
             origin = self._origin(given)
-            if given and self._depth and (pointwise or name in _SOFTMAXES):
+            if about.arithmetic and given and self._depth:
                 event = self._add(out.numel(), out.numel(), origin.masked if origin else 0)
                 origin = _Origin(origin.events | {event}, origin.masked) if origin else None
-            if origin and name in _SOFTMAXES:
+            if origin and about.softmax:
                 self._masked(origin, args[0], out)
-            elif origin and (pointwise or name in _PASS_ON):
+            elif origin:
                 self._keep(out, origin)
         return out
 
@@ -133,17 +136,19 @@ class Counter(TorchDispatchMode):
     def _origin(self, given: Sequence[Tensor]) -> _Origin | None:
         found = [
             self._origins[key][1]
-            for key in (value.untyped_storage()._cdata for value in given)
+            for key in [value.untyped_storage()._cdata for value in given]
             if key in self._origins
         ]
-        if not found:
-            return None
+        if len(found) < 2:
+            return found[0] if found else None
         return _Origin(
             frozenset().union(*(origin.events for origin in found)), max(origin.masked for origin in found)
         )
 
-    def _product(self, name: str, operations: int, args: tuple[Any, ...], out: Tensor) -> None:
-        if name not in _BATCHED:
+    def _product(self, about: _About, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
+        shapes = [value.shape if isinstance(value, Tensor) else value for value in args]
+        operations = int(about.formula(*shapes, **kwargs, out_shape=out.shape))
+        if not about.batched:
             self._add(operations, 1)
             return
         left = args[-2]  # `baddbmm` adds to what comes first
@@ -193,20 +198,52 @@ class Counter(TorchDispatchMode):
         self._depth += step
 
 
+@dataclass(frozen=True)
+class _About:
+    """What is to be done about an operation.
+
+    Attributes:
+        fused: It is attention in one kernel.
+        formula: PyTorch's own for what it takes, from the shapes of what goes in and comes out; None where it is no product.
+        batched: It is a product of activations.
+        arithmetic: It counts, one operation an element.
+        softmax: It makes weights of scores.
+    """
+
+    fused: bool
+    formula: Any
+    batched: bool
+    arithmetic: bool
+    softmax: bool
+
+
 @cache
-def _about(func: Any) -> tuple[str, Callable[..., Any] | None, bool]:
-    """An operation's name, PyTorch's formula for what it takes where there is one, and whether it is elementwise arithmetic."""
+def _about(func: Any) -> _About | None:
+    """What is to be done about an operation; None where nothing is, as for views."""
     packet = func._overloadpacket
     name = packet.__name__
-    return name, flop_registry.get(packet), torch.Tag.pointwise in func.tags and name not in _MOVES
+    formula = flop_registry.get(packet)
+    softmax = name in _SOFTMAXES
+    arithmetic = softmax or (torch.Tag.pointwise in func.tags and name not in _MOVES)
+    fused = _FUSED in name
+    if not (fused or formula is not None or arithmetic or name in _PASS_ON):
+        return None
+    # The formula in the registry looks for tensors in nested arguments, which takes longer than many a product of a tiny model.
+    return _About(
+        fused, None if formula is None else inspect.unwrap(formula), name in _BATCHED, arithmetic, softmax
+    )
 
 
-def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+def _floats(values: Iterable[Any]) -> list[Tensor]:
+    """The floating tensors of an operation's arguments that have axes."""
+    found: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):
-            yield value
+            if value.is_floating_point() and value.ndim:
+                found.append(value)
         elif isinstance(value, list | tuple):
-            yield from _tensors(value)
+            found += _floats(value)
+    return found
 
 
 def at_length(inputs: Inputs, stream: Stream, length: int) -> dict[str, Any] | None:
@@ -231,8 +268,6 @@ def at_length(inputs: Inputs, stream: Stream, length: int) -> dict[str, Any] | N
 
 def run_counted(subject: Subject, inputs: Inputs) -> tuple[int, int]:
     """Operations of one forward pass a sample: all, and those that are needed."""
-    from ptmkb.probe.numerics import seeded
-
     layers = [layer for blocks in subject.blocks.values() for layer in blocks]
     batch = next(value.shape[0] for value in inputs.values() if isinstance(value, Tensor) and value.ndim)
     with seeded(), torch.no_grad(), Counter(layers) as counter:

@@ -14,14 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ptmkb.probe.batches import joinable, joined, packed, reversed_samples, rows_each
 from ptmkb.probe.measures import Unmeasurable
 from ptmkb.probe.numerics import in_float64, seeded, tensors_in
 from ptmkb.probe.subject import Inputs, Stream, Subject
 
-DRAWS = 2  # times that each position is replaced in both samples; one value might by chance change nothing
 NOISE_FACTOR = 100.0  # an influence is this many times what identical runs differ by, or more
 RELATIVE_FLOOR = 1e-12  # and this much of the largest output: thousands of float64's roundings add up to less
-REPEATS = 2  # further runs of the same inputs
 WIDEST_FLOOR = (
     1e-9  # share of the largest output up to which the noise of a batch of many may lift the threshold
 )
@@ -58,7 +57,7 @@ class Influence:
 
 
 def influences(
-    subject: Subject, inputs: Inputs | None = None, *, only: Sequence[str] = (), seed: int = 0
+    subject: Subject, inputs: Inputs | None = None, *, only: Sequence[str] = (), draws: int = 1, seed: int = 0
 ) -> dict[tuple[str, str], Influence]:
     """Measure every pair of an input stream and an output.
 
@@ -66,6 +65,7 @@ def influences(
         subject: In float64 (`Subject.doubled`).
         inputs: Arguments of the forward pass, the subject's own where None.
         only: The input streams to replace, and the outputs to look at; all where empty.
+        draws: How often each position is replaced in every sample; one value might by chance change nothing.
         seed: Of the replacements.
 
     Returns:
@@ -76,7 +76,7 @@ def influences(
     """
     given = dict(subject.inputs if inputs is None else inputs)
     with in_float64(), seeded(), _tapped(subject.blocks) as taps:
-        return _Experiment(subject, given, taps, only).run(seed)
+        return _Experiment(subject, given, taps, only).run(draws, seed)
 
 
 class _Experiment:
@@ -103,11 +103,8 @@ class _Experiment:
         }
         return outputs, taps
 
-    def run(self, seed: int) -> dict[tuple[str, str], Influence]:
-        noise = dict.fromkeys(self.all, 0.0)
-        for _ in range(REPEATS):
-            for name, difference in self.differences(self.inputs).items():
-                noise[name] = max(noise[name], float(difference.max()))
+    def run(self, draws: int, seed: int) -> dict[tuple[str, str], Influence]:
+        noise = {name: float(difference.max()) for name, difference in self.differences(self.inputs).items()}
         order = self.batch_order_difference()
         batch_order = {name: order[name] > self.threshold(name, noise[name]) for name in order}
         noise = {
@@ -120,8 +117,8 @@ class _Experiment:
             leaks = self.leaks(stream, noise, generator)
             at_once = None
             if not any(batch_order.values()) and leaks is not None and not any(leaks.values()):
-                at_once = self.moved_at_once(stream, noise, generator)
-            moved, floor = at_once or self.moved(stream, noise, generator)
+                at_once = self.moved_at_once(stream, draws, noise, generator)
+            moved, floor = at_once or self.moved(stream, draws, noise, generator)
             for name in self.outputs:
                 first, places = self.first_layer(stream, name, moved)
                 found[stream.name, name] = Influence(
@@ -138,61 +135,68 @@ class _Experiment:
     def threshold(self, name: str, noise: float) -> float:
         return max(NOISE_FACTOR * noise, RELATIVE_FLOOR * self.scale[name])
 
-    def moved(self, stream: Stream, noise: dict[str, float], generator: torch.Generator) -> Moved:
+    def moved(self, stream: Stream, draws: int, noise: dict[str, float], generator: torch.Generator) -> Moved:
         """By output or tap, (outputs, positions): which positions of any sample a replaced one moves; and the noise."""
-        moved = {
-            name: torch.zeros(value.shape[1], stream.positions, dtype=torch.bool)
-            for name, value in self.all.items()
-        }
-        for position in range(stream.positions):
-            for _ in range(DRAWS):
+        moved = self.nothing_moved(stream)
+        for _ in range(draws):
+            for position in range(stream.positions):
                 changed = stream.replaced(self.inputs, position, generator)
                 for name, difference in self.differences(changed).items():
                     moved[name][:, position] |= difference > self.threshold(name, noise[name])
         return moved, noise
 
+    def nothing_moved(self, stream: Stream) -> dict[str, Tensor]:
+        return {
+            name: torch.zeros(value.shape[1], stream.positions, dtype=torch.bool)
+            for name, value in self.all.items()
+        }
+
     def moved_at_once(
-        self, stream: Stream, noise: dict[str, float], generator: torch.Generator
+        self, stream: Stream, draws: int, noise: dict[str, float], generator: torch.Generator
     ) -> Moved | None:
         """The same as `moved`, many replacements in one batch; None where outputs depend on what else is in it.
 
         Unchanged copies at the start and the end of the batch show whether it does, and add to the noise what
         another place in a batch, and another size of it, changes.
         """
-        if any(value.shape[:1] != (self.batch,) for _, value in tensors_in(self.inputs)) or _nested(
-            self.inputs
-        ):
+        if not joinable(self.inputs, self.batch):
             return None
-        moved = {
-            name: torch.zeros(value.shape[1], stream.positions, dtype=torch.bool)
-            for name, value in self.all.items()
-        }
-        noise = dict(noise)
-        places = [position for _ in range(DRAWS) for position in range(stream.positions)]
-        for start in range(0, len(places), COPIES):
-            at = places[start : start + COPIES]
-            changed = [stream.replaced(self.inputs, position, generator) for position in at]
-            batches = [self.inputs, *changed, self.inputs]
-            outputs, taps = self.forward(
-                {
-                    name: torch.cat([batch[name] for batch in batches])
-                    if isinstance(value, Tensor)
-                    else value
-                    for name, value in self.inputs.items()
-                }
-            )
-            for name, value in (outputs | taps).items():
-                if value.shape != (len(batches) * self.batch, *self.all[name].shape[1:]):
+        noise, moved = dict(noise), self.nothing_moved(stream)
+        places = [position for _ in range(draws) for position in range(stream.positions)]
+        try:
+            for start in range(0, len(places), COPIES):
+                if not self.move_together(stream, places[start : start + COPIES], moved, noise, generator):
                     return None
-                difference = (value.view(-1, *self.all[name].shape) - self.all[name]).abs().amax(dim=(1, 3))
-                noise[name] = max(noise[name], float(difference[0].max()), float(difference[-1].max()))
-                if NOISE_FACTOR * noise[name] > WIDEST_FLOOR * self.scale[name]:
-                    return None
-                for position, moves in zip(
-                    at, difference[1:-1] > self.threshold(name, noise[name]), strict=True
-                ):
-                    moved[name][:, position] |= moves
+        except (RuntimeError, ValueError, IndexError):  # a model that takes two samples and no more
+            return None
         return moved, noise
+
+    def move_together(
+        self,
+        stream: Stream,
+        at: Sequence[int],
+        moved: dict[str, Tensor],
+        noise: dict[str, float],
+        generator: torch.Generator,
+    ) -> bool:
+        """Replace each of some positions in a copy of its own, and add to `moved` and `noise`; False where copies disturb each other."""
+        changed = [stream.replaced(self.inputs, position, generator) for position in at]
+        outputs, taps = self.forward(joined([self.inputs, *changed, self.inputs]))
+        alone: Outputs = {}
+        if packed(self.inputs, self.batch):  # rows of several samples might be told apart at a wrong place
+            alone = {name: value for part in self.forward(changed[-1]) for name, value in part.items()}
+        for name, value in (outputs | taps).items():
+            if value.shape != ((len(at) + 2) * self.batch, *self.all[name].shape[1:]):
+                return False
+            copies = value.view(-1, *self.all[name].shape)
+            difference = (copies - self.all[name]).abs().amax(dim=(1, 3))
+            same = [difference[0], difference[-1], *([copies[-2] - alone[name]] if name in alone else [])]
+            noise[name] = max(noise[name], *(float(other.abs().max()) for other in same))
+            if NOISE_FACTOR * noise[name] > WIDEST_FLOOR * self.scale[name]:
+                return False
+            for position, moves in zip(at, difference[1:-1] > self.threshold(name, noise[name]), strict=True):
+                moved[name][:, position] |= moves
+        return True
 
     def differences(self, inputs: Inputs) -> dict[str, Tensor]:
         """By output or tap, (positions,): by how much any feature of any sample differs from the first run's."""
@@ -206,9 +210,9 @@ class _Experiment:
 
     def batch_order_difference(self) -> dict[str, float]:
         """By output, how far the outputs of a batch in reverse order, put back in order, lie from the first run's."""
-        if any(value.shape[:1] != (self.batch,) for _, value in tensors_in(self.inputs) if value.ndim):
+        if any(rows_each(value, self.batch) is None for _, value in tensors_in(self.inputs) if value.ndim):
             return {}
-        outputs, taps = self.forward({name: _flipped(value) for name, value in self.inputs.items()})
+        outputs, taps = self.forward(reversed_samples(self.inputs, self.batch))
         return {
             name: float((value.flip(0) - self.all[name]).abs().max())
             for name, value in (outputs | taps).items()
@@ -227,9 +231,10 @@ class _Experiment:
             old = self.inputs.get(name)
             if not isinstance(value, Tensor) or not isinstance(old, Tensor) or value is old:
                 continue
-            if value.shape != old.shape or value.shape[:1] != (self.batch,) or self.batch < 2:
+            rows = rows_each(value, self.batch)
+            if value.shape != old.shape or rows is None or self.batch < 2:
                 return None
-            mixed[name] = torch.cat([value[:1], old[1:]])
+            mixed[name] = torch.cat([value[:rows], old[rows:]])
         outputs, _ = self.forward(mixed)
         return {
             name: bool(
@@ -307,17 +312,3 @@ def _features(value: Tensor) -> Tensor:
 
 def _batch_first(value: Tensor, batch: int) -> Tensor:
     return value if value.shape[0] == batch else value.transpose(0, 1)
-
-
-def _nested(inputs: Inputs) -> bool:
-    return any(
-        not isinstance(value, Tensor) and any(True for _ in tensors_in(value)) for value in inputs.values()
-    )
-
-
-def _flipped(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.flip(0) if value.ndim else value
-    if isinstance(value, Mapping):
-        return {name: _flipped(item) for name, item in value.items()}
-    return type(value)(_flipped(item) for item in value) if isinstance(value, (list, tuple)) else value

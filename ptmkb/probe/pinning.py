@@ -78,8 +78,10 @@ def pinned(
             return None
         run, shape = runs[at], shapes[at]
         found = next((value for value in hidden_states_in(output) if value.shape == shape), None)
-        new = None if found is None else out(run, found)
-        return None if new is None else _with(output, found, new)
+        if found is None:
+            return None
+        new = out(run, found)
+        return None if new is None else exchanged(output, found, new)
 
     with ExitStack() as hooks:
         for module in {id(layer): layer for stack in blocks.values() for layer in stack}.values():
@@ -135,8 +137,8 @@ def layers_only(subject: Subject, runs: int) -> Iterator[None]:
         yield
 
 
-def _with(output: Any, old: Tensor | None, new: Tensor) -> Any:
-    """The same output with one tensor exchanged."""
+def exchanged(output: Any, old: Tensor, new: Tensor) -> Any:
+    """What a module gave (a tensor, a mapping, a tuple or list of these) with one tensor in it exchanged for another."""
     if output is old:
         return new
     if isinstance(output, Mapping):
@@ -145,7 +147,7 @@ def _with(output: Any, old: Tensor | None, new: Tensor) -> Any:
                 output[name] = new  # type: ignore[index]
         return output
     if isinstance(output, tuple) and hasattr(output, "_fields"):
-        return type(output)(*(_with(value, old, new) for value in output))
+        return type(output)(*(exchanged(value, old, new) for value in output))
     if isinstance(output, tuple | list):
-        return type(output)([_with(value, old, new) for value in output])
+        return type(output)([exchanged(value, old, new) for value in output])
     return output

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from ptmkb.probe.batches import joinable, joined
 from ptmkb.probe.numerics import in_float64, seeded, tensors_in
 from ptmkb.probe.pinning import Enough, LayerRun, pinned
-from ptmkb.probe.reach import joinable, joined
 from ptmkb.probe.stacks import JOINT
 from ptmkb.probe.subject import Inputs, Stream, Subject
 

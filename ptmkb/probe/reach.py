@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from ptmkb.probe.batches import joinable, joined
 from ptmkb.probe.memory import shared
 from ptmkb.probe.numerics import in_float64, seeded, tensors_in
 from ptmkb.probe.pinning import Enough, LayerRun, pinned
@@ -186,25 +186,6 @@ def _outputs(
         with pinned(subject.blocks, into, out):
             _run(subject, variants[0] if len(group) == 1 else joined(variants))
     return found
-
-
-def joinable(inputs: Inputs, batch: int) -> bool:
-    """Whether batches of these inputs can be put together: every tensor has the samples first."""
-    for value in inputs.values():
-        if not isinstance(value, Tensor):
-            if any(True for _ in tensors_in(value)):
-                return False
-        elif value.shape[:1] != (batch,):
-            return False
-    return True
-
-
-def joined(variants: Sequence[Inputs]) -> dict[str, Any]:
-    """Several batches as one."""
-    return {
-        name: torch.cat([variant[name] for variant in variants]) if isinstance(value, Tensor) else value
-        for name, value in variants[0].items()
-    }
 
 
 def _at_once(

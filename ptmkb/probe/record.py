@@ -147,8 +147,8 @@ def read_architectures(directory: Path = EVIDENCE) -> ProbeRecord | None:
     - `measured` holds what each measure gave, `detail` included: the diagram under `structure`, the matrix under `flow`;
     - `unmeasured` says for every other measure why it gave nothing.
     """
-    files = sorted(directory.glob("architectures-*.json"), key=_release)
-    return unpacked(files[-1].read_text(encoding="utf-8")) if files else None
+    path = newest("architectures", directory)
+    return unpacked(path.read_text(encoding="utf-8")) if path else None
 
 
 def write_architectures(record: ProbeRecord, directory: Path = EVIDENCE) -> Path:
@@ -165,12 +165,17 @@ def read_record(path: Path) -> ProbeRecord:
 
 def read_evidence(directory: Path = EVIDENCE) -> ProbeRecord | None:
     """The committed record of the newest `transformers` release, None where there is none yet."""
-    files = sorted(directory.glob("transformers-*.json"), key=_release)
-    return read_record(files[-1]) if files else None
+    path = newest("transformers", directory)
+    return read_record(path) if path else None
 
 
-def _release(path: Path) -> tuple[int, ...]:
-    return tuple(int(part) for part in path.stem.split("-")[-1].split(".") if part.isdigit())
+def newest(kind: str, directory: Path = EVIDENCE) -> Path | None:
+    """The committed record of one kind for the newest `transformers` release, such as `walks-5.23.0.json`; None where there is none yet."""
+
+    def release(path: Path) -> tuple[int, ...]:
+        return tuple(int(part) for part in path.stem.rpartition("-")[2].split(".") if part.isdigit())
+
+    return max(directory.glob(f"{kind}-*.json"), key=release, default=None)
 
 
 # --- the record of all model types, packed ---------------------------------------------------------------------------------------------

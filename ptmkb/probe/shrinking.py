@@ -27,6 +27,8 @@ MAX_LAYERS = 6
 VOCABULARY = 128
 CODES = 32
 POSITIONS = 64
+SOUNDS = 12
+"""Positions of a speech encoder that insists on as many frames as fill all of them."""
 WINDOW = 4
 EXPERTS = 4
 PATCH = 4
@@ -35,6 +37,8 @@ PYRAMID_IMAGE = 64
 MEL_BINS = 16
 QUERIES = 8
 FILTERS = 4
+RATIO = 2
+"""By which a sound gets shorter, or longer, from one stage of convolutions to the next."""
 FRAMES = 4
 """Pictures of a video."""
 FIRST_SPECIAL = 100
@@ -118,7 +122,7 @@ _SIZES: tuple[tuple[str, Callable[[int], int]], ...] = (
     (r"num_conv_pos_embedding_groups", _at_most(2)),
     (r"num_negatives", _at_most(4)),
     (r"mm_tokens_per_image", _at_most(4)),
-    (r"num_queries", _at_most(QUERIES)),
+    (r"num_quer(ies|y_tokens)|resampler_n_latents", _at_most(QUERIES)),
     (r"num_frames", _at_most(FRAMES)),
     (r"max_(img|image)_size", _at_most(PYRAMID_IMAGE)),
     (r"min_(img|image)_size", _at_most(IMAGE)),
@@ -131,6 +135,7 @@ _SIZES: tuple[tuple[str, Callable[[int], int]], ...] = (
     (r".*_group_vocab|num_(bpe|wordpiece|character)_labels", _at_most(VOCABULARY)),
     (r".*_linear_units|dim_ff", _at_most(FEED_FORWARD)),
     (r"num_pos_feats", _at_most(WIDTH // 2)),
+    (r"max_source_positions", _at_most(SOUNDS)),
     (
         r"(max_position|max_.*|n|num_position|position)_?(position|ctx|positions|embeddings)(_embeddings)?|n_positions|max_seq(uence)?_len(gth)?|seq_len|n_ctx|context_length|model_max_length|mem_len",
         _at_most(POSITIONS),
@@ -369,6 +374,8 @@ def _list(name: str, value: Sequence[Any], kept: tuple[int, ...], depth: int, pa
             return make(channels(item) for item in value)
         if re.fullmatch(r"depths|(stage_)?num_blocks|blocks_per_stage|layers", name):
             return make(min(item, LAYERS) for item in value)
+        if re.fullmatch(r"(down|up)sampling_ratios", name):
+            return make(min(item, RATIO) for item in value)
         if re.fullmatch(
             r"(.*_)?(hidden_sizes|embed_dims?|channels|dims?|embed_dim_per_stage|conv_channels)", name
         ):

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ptmkb.probe import samples
+from ptmkb.probe.numerics import tensors_in
 
 _WORDS: Mapping[
     str, tuple[str, ...]
@@ -55,10 +56,10 @@ def watched(model: nn.Module) -> Iterator[list[Ran]]:
     for path, block in members(model):
 
         def note(module: nn.Module, args: Any, kwargs: Any, output: Any, path: str = path) -> None:
-            given = {t.shape for t in _tensors([args, kwargs]) if t.dim() == 3}
+            given = {t.shape for _, t in tensors_in((args, kwargs)) if t.dim() == 3}
             kept = frozenset(
                 length
-                for t in _tensors(output)
+                for _, t in tensors_in(output)
                 if t.dim() == 3 and t.shape in given
                 for length in _lengths(t)
             )
@@ -127,14 +128,3 @@ def members(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
                 # A list may have gaps, and a lone layer (a norm, a projection) is no block.
                 if member is not None and next(member.children(), None) is not None:
                     yield f"{path.lower()}.{index}", member
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)

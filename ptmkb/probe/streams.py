@@ -205,8 +205,11 @@ def _at(returned: Any, place: str, count: int | None = None) -> Tensor:
             value = whole[:, : whole.shape[1] // pieces * pieces].unflatten(1, (pieces, -1))
         else:
             value = _named(value, step)
-    if isinstance(value, Tensor) and value.dim() == 4:  # a feature map: (batch, channels, height, width)
-        value = value.flatten(2).transpose(1, 2)
+    if isinstance(value, Tensor) and value.dim() == 4:
+        # A feature map: (batch, channels, height, width), or with the channels last; samples are square.
+        _, *sizes = value.shape
+        last = sizes[0] == sizes[1] != sizes[2]
+        value = value.flatten(1, 2) if last else value.flatten(2).transpose(1, 2)
     if isinstance(value, Tensor) and value.dim() == 2 and len(value) > samples.BATCH:
         both = len(value) % samples.BATCH == 0  # the patches of both samples in one row
         value = value.view(samples.BATCH, -1, value.shape[1]) if both else value

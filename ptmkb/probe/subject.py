@@ -112,8 +112,7 @@ class Subject:
     @shared
     def doubled(self) -> Subject:
         """The same subject in float64, model and inputs, on a copy: what `flow` needs to tell influence from rounding."""
-        import copy
-
+        from ptmkb.probe.copies import copied
         from ptmkb.probe.numerics import run_experts, widen_memories, widened
 
         wide: dict[int, Any] = {}  # batches that share a tensor go on sharing it
@@ -121,9 +120,7 @@ class Subject:
         def double(inputs: Inputs) -> Inputs:
             return {name: widened(value, wide) for name, value in inputs.items()}
 
-        model, blocks = copy.deepcopy(
-            (self.model, dict(self.blocks))
-        )  # in one go: the blocks stay parts of the copy
+        model, blocks = copied(self.model, (self.model, dict(self.blocks)))
         run_experts(model, "eager")  # the fused kernels do not know float64
         widen_memories(model)
         return replace(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import transformers
-from torch import Tensor
 
 from ptmkb.probe import subjects, tiny
+from ptmkb.probe.numerics import tensors_in
 from ptmkb.probe.offline import refuse_network
 
 
@@ -61,7 +61,9 @@ def survey(model_type: str) -> Row:
         torch.manual_seed(0)
         with torch.no_grad():
             returned = model(**subjects.inputs_of(model))
-        numbers = [tensor for tensor in tensors(returned) if tensor.is_floating_point() and tensor.numel()]
+        numbers = [
+            tensor for _, tensor in tensors_in(returned) if tensor.is_floating_point() and tensor.numel()
+        ]
         if not numbers:
             raise ValueError("the forward pass returns no numbers")
         if not all(bool(torch.isfinite(tensor).all()) for tensor in numbers):
@@ -100,18 +102,3 @@ def _with_subject(row: Row, model: Any) -> Row:
 
 def _line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-
-
-def tensors(value: Any) -> Iterator[Tensor]:
-    """All tensors in what a forward pass returned."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from tensors(item)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            yield from tensors(getattr(value, field.name))

@@ -22,6 +22,7 @@ from torch.utils.hooks import RemovableHandle
 from ptmkb.probe.measures import Unmeasurable
 from ptmkb.probe.memory import shared
 from ptmkb.probe.numerics import run_experts, seeded, tensors_in
+from ptmkb.probe.operands import einsum_batch, product_sizes
 from ptmkb.probe.subject import Subject
 from ptmkb.probe.trace import Attention, Choice, LayerCall, Lookup, Product, Source, Trace
 
@@ -183,7 +184,7 @@ class Tracer(TorchFunctionMode):
                 self._activations(name, args, left, right, sources, result)
             return
         weight, source = (left, sources[1]) if sources[0].parameter else (right, sources[0])
-        inputs, outputs = _sizes(name, args, left, right, weight is left)
+        inputs, outputs = product_sizes(name, args, left, right, weight is left)
         self.trace.products.append(Product(weight, inputs, outputs, source, self._layer))
         self._keep(result, Source(products=frozenset({(len(self.trace.products) - 1, 0)})))
 
@@ -203,12 +204,12 @@ class Tracer(TorchFunctionMode):
                 return
         if sources == (Source(), Source()):
             return  # tables of positions and the like
-        shared, _ = _sizes(name, args, left, right, False)
+        shared, _ = product_sizes(name, args, left, right, False)
         added = self.source(args[0]).scores if name in _FIRST_IS_ADDED else None
         if added is None:
             heads, key_heads = self._heads(result.shape), self._heads(right.shape)
             if name == "einsum":
-                heads = key_heads = _einsum_batch(str(args[0]), left) // self.batch
+                heads = key_heads = einsum_batch(str(args[0]), left) // self.batch
             self._scores.append(_Scores(*sources, heads, key_heads, shared))
         self._keep(result, Source(scores=len(self._scores) - 1 if added is None else added))
 
@@ -296,38 +297,6 @@ class Tracer(TorchFunctionMode):
     def _keep(self, tensor: Tensor, source: Source) -> None:
         """Remember where a tensor comes from; the tensor is held, so that no other gets its identity."""
         self._sources[id(tensor)] = (tensor, source)
-
-
-def _sizes(
-    name: str, args: tuple[Any, ...], left: Tensor, right: Tensor, weight_is_left: bool
-) -> tuple[int, int]:
-    """How many features a product takes and gives."""
-    if name == "linear":
-        return right.shape[-1], right.shape[0] if right.ndim > 1 else 1
-    if name.startswith("conv"):
-        return left.shape[1] if left.ndim == right.ndim else left.shape[0], right.shape[0]
-    if name == "einsum":
-        return _einsum_sizes(str(args[0]), left, right, weight_is_left)
-    return left.shape[-1], left.shape[-2] if weight_is_left and left.ndim > 1 else right.shape[-1]
-
-
-def _einsum_sizes(equation: str, left: Tensor, right: Tensor, weight_is_left: bool) -> tuple[int, int]:
-    terms, _, result = equation.replace(" ", "").partition("->")
-    names = [term.replace("...", "") for term in terms.split(",")]
-    size = dict(zip(reversed(names[0]), reversed(left.shape), strict=False))
-    size |= dict(zip(reversed(names[1]), reversed(right.shape), strict=False))
-    of_weight, of_other = names if weight_is_left else names[::-1]
-    contracted = [letter for letter in of_weight if letter in of_other and letter not in result]
-    free = [letter for letter in of_weight if letter not in of_other]
-    return math.prod(size[letter] for letter in contracted), math.prod(size[letter] for letter in free)
-
-
-def _einsum_batch(equation: str, left: Tensor) -> int:
-    """Over how many (samples times heads) a product of two activations is taken."""
-    terms, _, result = equation.replace(" ", "").partition("->")
-    first, second = terms.split(",")
-    size = dict(zip(first, left.shape, strict=False))
-    return math.prod(size[letter] for letter in first if letter in second and letter in result)
 
 
 def _argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], at: int, name: str) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from ptmkb.probe.record import EVIDENCE, write_text
+from ptmkb.probe.record import EVIDENCE, newest, write_text
 
 
 class _Record(BaseModel):
@@ -109,12 +109,8 @@ def _lines(opening: str, rows: list[str], closing: str) -> str:
 
 def read_walks(directory: Path = EVIDENCE) -> WalkRecord | None:
     """The committed walks of the newest `transformers` release, None where there are none yet."""
-
-    def release(path: Path) -> tuple[int, ...]:
-        return tuple(int(part) for part in path.stem.removeprefix("walks-").split(".") if part.isdigit())
-
-    files = sorted(directory.glob("walks-*.json"), key=release)
-    return WalkRecord.model_validate_json(files[-1].read_bytes()) if files else None
+    path = newest("walks", directory)
+    return WalkRecord.model_validate_json(path.read_bytes()) if path else None
 
 
 def write_walks(record: WalkRecord, directory: Path = EVIDENCE) -> Path:

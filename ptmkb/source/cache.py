@@ -53,12 +53,16 @@ def remembered(tree: SourceTree, name: str, files: Iterable[str], compute: Calla
     with contextlib.suppress(OSError, ValueError):
         return json.loads(path.read_bytes())
     result = compute()
+    keep(path, result)
+    return result
+
+
+def keep(path: Path, data: Any) -> None:
+    """Write JSON data in one step, where that is possible: two runs at once must never read half a file."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Written aside and then renamed: two runs at once must never read half a file.
         with tempfile.NamedTemporaryFile(
             "w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8"
         ) as temporary:
-            json.dump(result, temporary)
+            json.dump(data, temporary)
         Path(temporary.name).replace(path)
-    return result

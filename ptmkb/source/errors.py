@@ -6,6 +6,11 @@ from __future__ import annotations
 class SourceError(Exception):
     """A source tree, a file in it or a symbol could not be had."""
 
+    @property
+    def problems(self) -> list[str]:
+        """The message as the command prints what a person can mend."""
+        return [f"ptmkb: {self}"]
+
 
 class TreeNotFoundError(SourceError):
     """There is no `transformers` source where one was asked for."""

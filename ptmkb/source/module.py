@@ -7,6 +7,7 @@ their indentation, so that notes on it can be resolved.
 from __future__ import annotations
 
 import ast
+import gc
 import re
 import warnings
 from bisect import bisect_right
@@ -34,7 +35,10 @@ _BLOCKS = (
 )
 """Statements that may hold definitions of their holder's own."""
 
-_NEWLINE = re.compile(r"\r\n|\r|\n")
+NEWLINE = re.compile(r"\r\n|\r|\n")
+"""What ends a line of source text, as Python sees it."""
+
+_ENDED_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _HEADER = re.compile(r"(?P<indent>[ \t]*)(?:async[ \t]+)?(?P<word>def|class)[ \t]+(?P<name>[^\W\d]\w*)")
 _DECORATOR = re.compile(r"[ \t]*@")
 _TRIPLE = re.compile(r"'''|\"\"\"")
@@ -67,10 +71,15 @@ def split_lines(text: str) -> list[str]:
     `str.splitlines` also splits at form feeds and other separators, which Python does not take for line ends, and would shift every line
     number after one. A last line without an end counts; nothing follows a final line end.
     """
-    lines = _NEWLINE.split(text) if "\r" in text else text.split("\n")
+    lines = NEWLINE.split(text) if "\r" in text else text.split("\n")
     if lines and not lines[-1]:
         lines.pop()
     return lines
+
+
+def ended_lines(text: str) -> list[str]:
+    """The lines of `split_lines`, with their ends."""
+    return _ENDED_LINE.findall(text)
 
 
 @dataclass(frozen=True)
@@ -149,11 +158,7 @@ def parse_with_nodes(text: str, file: str = "") -> tuple[Module, ast.Module, lis
     """
     text = text.removeprefix("\ufeff")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # invalid escapes in other people's strings are not our reader's concern
-            tree = ast.parse(text)
+        tree = syntax_tree(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = f"{type(error).__name__}: {error}"
         return Module(file, text, tuple(_scan(split_lines(text))), reason), ast.Module([], []), []
@@ -161,6 +166,24 @@ def parse_with_nodes(text: str, file: str = "") -> tuple[Module, ast.Module, lis
         _walk(tree.body, "", "function"), key=lambda pair: (pair[0].first_line, -pair[0].last_line)
     )
     return Module(file, text, tuple(symbol for symbol, _ in found)), tree, [node for _, node in found]
+
+
+def syntax_tree(text: str | bytes) -> ast.Module:
+    """Parse Python source, without a word about invalid escapes: other people's strings are not our reader's concern.
+
+    Raises:
+        SyntaxError, ValueError, RecursionError, MemoryError: if it is not valid Python.
+    """
+    # A syntax tree is a hundred thousand objects without a cycle; looking for cycles among them takes as long as the parsing.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(text)
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _walk(body: list[ast.stmt], prefix: str, function_kind: Kind) -> Iterator[tuple[Symbol, Definition]]:

@@ -9,14 +9,13 @@ import contextlib
 import json
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from ptmkb.source.cache import cache_directory
 from ptmkb.source.errors import TreeNotFoundError
 from ptmkb.source.module import parse_module
-from ptmkb.source.releases import kept_releases, release_key
+from ptmkb.source.releases import FirstSeen, kept_releases, release_key
 from ptmkb.source.tree import SourceTree, find_tree
 
 _SCHEMA = """
@@ -34,26 +33,6 @@ _OWN_NAME = re.compile(
     r"(modeling|modular|configuration|tokenization|processing|image_processing|video_processing|feature_extraction)_\w+\.py"
 )
 """Files named after their model: the same name in another folder (`deprecated/`, the root of old releases) is the same file."""
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """When a symbol came, as far as the releases at hand tell.
-
-    Attributes:
-        symbol: qualified name.
-        release: the oldest release at hand that defines it in this file, or in one of that name elsewhere.
-        after: the newest release at hand before that one, which does not; None where there is none: it may be older than `release`.
-    """
-
-    symbol: str
-    release: str
-    after: str | None
-
-    def __str__(self) -> str:
-        if self.after is None:
-            return f"in {self.release} already, the oldest release kept here"
-        return f"first in {self.release} of the releases kept here; not before: {self.after} has it not"
 
 
 def read_names(on_release: Callable[[str, int, int], None] | None = None) -> int:
@@ -76,32 +55,51 @@ def read_names(on_release: Callable[[str, int, int], None] | None = None) -> int
         return len(missing)
 
 
-def origin(file: str, symbol: str) -> Origin | None:
-    """When a symbol of a file of the installed release came; None where no release was read, or none has it.
+def origins(tree: SourceTree, symbols: Iterable[tuple[str, str]]) -> dict[tuple[str, str], FirstSeen]:
+    """When symbols came, as far as the releases at hand tell: those that were read, the installed one, and `tree`.
+
+    A symbol is there where its file defines it, or a file of that name elsewhere.
 
     Args:
-        file: its path in the tree.
-        symbol: qualified name.
+        tree: the release that defines the symbols, as its index says; it is not read again.
+        symbols: of each the file, by its path in the tree, and the qualified name.
+
+    Returns:
+        By the same; those that no release has are left out, and all of them where no release was read.
     """
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(_open(create=False)) as database:
-        versions = [version for (version,) in database.execute("SELECT version FROM releases")]
-        rows = database.execute(
-            "SELECT DISTINCT version, names FROM texts JOIN held ON held.text = texts.id WHERE key = ?",
-            (_key(file),),
-        )
-        having = {version for version, names in rows if symbol in json.loads(names)}
-        with contextlib.suppress(TreeNotFoundError):
-            installed = find_tree()
-            if installed.version not in versions:
-                versions.append(installed.version)
-                if file in installed and installed.module(file).named(symbol):
-                    having.add(installed.version)
-        if not having:
-            return None
-        first = min(having, key=release_key)
-        earlier = [version for version in versions if release_key(version) < release_key(first)]
-        return Origin(symbol, first, max(earlier, key=release_key, default=None))
-    return None
+    held: dict[tuple[str, str], set[str]] = {}
+    try:
+        with contextlib.closing(_open(create=False)) as database:
+            read = {version for (version,) in database.execute("SELECT version FROM releases")}
+            for file, symbol in symbols:
+                # Names are kept as a list in JSON, so one in its quotes is one of the list: no list has to be read for it.
+                rows = database.execute(
+                    "SELECT DISTINCT version FROM texts JOIN held ON held.text = texts.id WHERE key = ? AND instr(names, ?)",
+                    (_key(file), json.dumps(symbol)),
+                )
+                held[file, symbol] = {version for (version,) in rows}
+    except sqlite3.Error:
+        return {}
+    installed = None
+    with contextlib.suppress(TreeNotFoundError):
+        found = find_tree()
+        installed = None if found.version in {*read, tree.version} else found
+    versions = {*read, tree.version, *([installed.version] if installed else ())}
+    seen = {}
+    for (file, symbol), having in held.items():
+        if tree.version not in read:
+            having.add(tree.version)
+        if (
+            installed is not None
+            # Only what is older than all others that have it says more than they do, and is worth parsing a file for.
+            and all(release_key(installed.version) < release_key(version) for version in having)
+            and file in installed
+            and installed.module(file).named(symbol)
+        ):
+            having.add(installed.version)
+        if having:
+            seen[file, symbol] = FirstSeen.among(having, versions)
+    return seen
 
 
 def names_path() -> Path:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Literal, TypedDict
 
-from ptmkb.source.module import MODULE, Definition, Module, Symbol, parse_with_nodes
+from ptmkb.source.module import MODULE, Definition, Module, Symbol, parse_with_nodes, split_lines
 
 LinkKind = Literal["inherits", "generated", "copied", "uses"]
 
@@ -120,19 +120,19 @@ def _generated(module: Module) -> Iterator[LinkRow]:
             return
 
 
-def _copied(module: Module, nodes: list[Definition]) -> Iterator[LinkRow]:
-    if "opied from" not in module.text:
+def copied_marks(text: str) -> Iterator[tuple[int, str, str]]:
+    """Each copied-from mark of a source text: its line, the dotted path in the package that it names, and what it adds."""
+    if "opied from" not in text:
         return
-    for number, line in enumerate(module.lines, start=1):
+    for number, line in enumerate(split_lines(text), start=1):
         match = _COPIED.search(line)
         if match and not _NEGATED.search(match["lead"]):
-            yield LinkRow(
-                line=number,
-                symbol=_marked(module, nodes, number),
-                kind="copied",
-                target=match["target"],
-                note=match["note"].strip(),
-            )
+            yield number, match["target"], match["note"].strip()
+
+
+def _copied(module: Module, nodes: list[Definition]) -> Iterator[LinkRow]:
+    for line, target, note in copied_marks(module.text):
+        yield LinkRow(line=line, symbol=_marked(module, nodes, line), kind="copied", target=target, note=note)
 
 
 def _marked(module: Module, nodes: list[Definition], line: int) -> str:
@@ -154,7 +154,7 @@ def _imported(module: Module, tree: ast.Module, nodes: list[Definition]) -> Iter
     known: dict[str, str] = {}
     is_modular = PurePosixPath(module.file).name.startswith("modular_")
     for node in _imports(tree.body):
-        source = _origin(node, module.file)
+        source = imported_from(node, module.file)
         if source is None:
             continue
         for alias in node.names:
@@ -186,8 +186,8 @@ def _imports(body: Iterable[ast.stmt]) -> Iterator[ast.ImportFrom]:
                 yield from _imports(line for handler in node.handlers for line in handler.body)
 
 
-def _origin(node: ast.ImportFrom, file: str) -> str | None:
-    """The module that an import names, as a dotted path in the package; None outside of it."""
+def imported_from(node: ast.ImportFrom, file: str) -> str | None:
+    """The module that an import in a file of the tree names, as a dotted path in the package; None outside of it."""
     parts = node.module.split(".") if node.module else []
     if node.level:
         folder = PurePosixPath(file).parent.parts

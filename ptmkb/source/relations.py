@@ -15,14 +15,11 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from ptmkb.source.cache import remembered
+from ptmkb.source.module import syntax_tree
+from ptmkb.source.records import copied_marks, imported_from
 from ptmkb.source.tree import SourceTree, model_directory
 
 _IMPORT_OF_MODEL = re.compile(r"^from[ \t]+(?:\.\.\w|\.{3,}models\.|transformers\.models\.)", re.MULTILINE)
-_COPIED = re.compile(
-    r"#(?P<lead>.*?)\bcopied from +transformers\.models\.(?:deprecated\.)?(?P<source>\w+)\.(?P<path>[\w.]+)",
-    re.IGNORECASE,
-)
-_NEGATED = re.compile(r"\bno longer\b", re.IGNORECASE)
 _FACTORIES = "auto"
 """Choosing a class by configuration (AutoModel) is use of a model, not descent from its code."""
 
@@ -93,14 +90,11 @@ def _read(tree: SourceTree, files: Iterable[str]) -> Iterator[CodeRelation]:
 
 
 def _copied(text: str) -> Iterator[tuple[str, str, int]]:
-    """Each copied-from mark: the model directory, the symbol, the line."""
-    if "opied from" not in text:
-        return
-    for number, line in enumerate(text.split("\n"), start=1):
-        match = _COPIED.search(line)
-        if match and not _NEGATED.search(match["lead"]):
-            module, _, symbol = match["path"].rstrip(".").partition(".")
-            yield match["source"], symbol or module, number
+    """Each mark of what was copied from a model: its directory, the symbol, the line."""
+    for line, path, _ in copied_marks(text):
+        parts = path.removeprefix("models.").removeprefix("deprecated.").split(".")
+        if path.startswith("models.") and len(parts) > 1:
+            yield parts[0], ".".join(parts[2:]) or parts[1], line
 
 
 def _imported(text: str, file: str, *, only_bases: bool) -> Iterator[tuple[str, str, int]]:
@@ -112,7 +106,7 @@ def _imported(text: str, file: str, *, only_bases: bool) -> Iterator[tuple[str, 
         only_bases: count a name only where a class inherits from it; else wherever it is used.
     """
     try:
-        body = ast.parse(text).body
+        body = syntax_tree(text).body
     except (SyntaxError, ValueError):
         return
     if only_bases:
@@ -124,7 +118,8 @@ def _imported(text: str, file: str, *, only_bases: bool) -> Iterator[tuple[str, 
     for node in body:
         if not isinstance(node, ast.ImportFrom):
             continue
-        source = _origin(node, file)
+        path = imported_from(node, file)
+        source = model_directory(path.replace(".", "/")) if path is not None else None
         if source is None:
             continue
         for alias in node.names:
@@ -138,17 +133,3 @@ def _base_names(node: ast.ClassDef) -> Iterator[str]:
             base = base.value
         if isinstance(base, ast.Name):
             yield base.id
-
-
-def _origin(node: ast.ImportFrom, file: str) -> str | None:
-    """The model directory that an import reaches into, or None."""
-    parts = node.module.split(".") if node.module else []
-    if node.level:
-        folder = PurePosixPath(file).parent.parts
-        folder = folder[: len(folder) - (node.level - 1)]
-        path = (*folder, *parts)
-    elif parts[:1] == ["transformers"]:
-        path = tuple(parts[1:])
-    else:
-        return None
-    return model_directory("/".join(path))

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ptmkb.source.cache import cache_directory, remembered
+from ptmkb.source.cache import cache_directory, keep, remembered
 from ptmkb.source.errors import SourceError, TreeNotFoundError
 from ptmkb.source.tree import PACKAGE, SourceTree, find_tree
 
@@ -36,17 +36,22 @@ class ReleaseUnavailableError(SourceError):
 
 @dataclass(frozen=True, slots=True)
 class FirstSeen:
-    """When a model directory came, as far as the releases at hand tell.
+    """When a model directory or a symbol came, as far as the releases at hand tell.
 
     Attributes:
-        directory: the model directory.
         release: the oldest release at hand that has it.
         after: the newest release at hand before that one, which has it not; None where there is none: it may be older than `release`.
     """
 
-    directory: str
     release: str
     after: str | None
+
+    @classmethod
+    def among(cls, having: Iterable[str], versions: Iterable[str]) -> FirstSeen:
+        """When it came, by the releases that have it and all those at hand."""
+        first = min(having, key=release_key)
+        earlier = [version for version in versions if release_key(version) < release_key(first)]
+        return cls(first, max(earlier, key=release_key, default=None))
 
     def __str__(self) -> str:
         if self.after is None:
@@ -135,11 +140,7 @@ def published_releases(wanted: Iterable[str] = ()) -> list[str]:
             f"pip lists no releases of {PACKAGE}; update pip, or put wheels in {wheels_directory()}"
         )
     versions = sorted(filter(is_release, match["versions"].split(", ")), key=release_key)
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as temporary:
-            json.dump(versions, temporary)
-        Path(temporary.name).replace(path)
+    keep(path, versions)
     return versions
 
 
@@ -163,17 +164,27 @@ def releases_between(versions: Sequence[str], first: str, last: str, *, patches:
     return chosen
 
 
-def first_seen(directory: str) -> FirstSeen | None:
-    """When a model directory came, as far as the wheels at hand and the installed release tell; None where none of them has it."""
-    trees = [find_tree(path) for path in kept_releases().values()]
+def first_seen(directories: Iterable[str]) -> dict[str, FirstSeen]:
+    """When model directories came, as far as the wheels at hand and the installed release tell.
+
+    Returns:
+        By directory; those that none of the releases has are left out.
+    """
+    wanted = set(directories)
+    if not wanted:
+        return {}
+    places: dict[str, Path | None] = dict(kept_releases())
     with contextlib.suppress(TreeNotFoundError):
-        trees.append(find_tree())
+        places.setdefault(find_tree().version)
+    seen: dict[str, FirstSeen] = {}
     after = None
-    for tree in sorted(trees, key=lambda one: release_key(one.version)):
-        if directory in model_directories(tree):
-            return FirstSeen(directory, tree.version, after)
-        after = tree.version
-    return None
+    for version in sorted(places, key=release_key):  # opened one by one: most models are old
+        directories = wanted.intersection(model_directories(find_tree(places[version])))
+        seen |= {directory: FirstSeen(version, after) for directory in directories - seen.keys()}
+        if len(seen) == len(wanted):
+            break
+        after = version
+    return seen
 
 
 def model_directories(tree: SourceTree) -> list[str]:

@@ -61,6 +61,10 @@ class SourceTree:
             return tuple(sorted(name for name in names if name.endswith(".py")))
         return tuple(sorted(path.relative_to(self.where).as_posix() for path in self.where.rglob("*.py")))
 
+    @cached_property
+    def _in_wheel(self) -> frozenset[str]:
+        return frozenset(self._files)
+
     def files(self) -> tuple[str, ...]:
         """All Python files, sorted."""
         return self._files
@@ -86,7 +90,7 @@ class SourceTree:
 
     def __contains__(self, file: str) -> bool:
         if self._wheel is not None:
-            return file in self._files
+            return file in self._in_wheel
         relative = PurePosixPath(file)
         return not relative.is_absolute() and ".." not in relative.parts and (self.where / file).is_file()
 
@@ -219,8 +223,8 @@ def _installed() -> SourceTree:
 
 def _from_wheel(path: Path) -> SourceTree:
     try:
-        with zipfile.ZipFile(path) as wheel:
-            version = _VERSION.search(wheel.read(f"{PACKAGE}/__init__.py"))
+        wheel = zipfile.ZipFile(path)
+        version = _VERSION.search(wheel.read(f"{PACKAGE}/__init__.py"))
     except (zipfile.BadZipFile, KeyError, OSError) as error:
         raise TreeNotFoundError(
             f"{path}: not a wheel of {PACKAGE} ({error}); get one with `pip download --no-deps {PACKAGE}`"
@@ -229,4 +233,6 @@ def _from_wheel(path: Path) -> SourceTree:
         raise TreeNotFoundError(
             f"{path}: {PACKAGE}/__init__.py in it names no __version__; is this a released wheel?"
         )
-    return SourceTree(path, version[1].decode())
+    tree = SourceTree(path, version[1].decode())
+    tree._wheel = wheel  # its directory of thousands of files is not read again
+    return tree

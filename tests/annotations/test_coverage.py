@@ -10,9 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from ptmkb.annotations import count_coverage, load_notes, notes_directory, part_of, resolve_notes
+from ptmkb.annotations import text as text_module
 from ptmkb.cli import annotations as cli
 from ptmkb.cli.state import State
 from ptmkb.source import SourceTree, find_tree
+from ptmkb.source import tree as tree_module
 
 SOURCE = """\
 LIMIT = 3
@@ -87,6 +89,20 @@ def test_what_is_counted(tmp_path: Path) -> None:
     assert counts == {"framework": (0, 1), "models": (1, 1), "training": (0, 1), "inference": (0, 0)}
     [category] = found.categories
     assert (category.noted_models, category.models, category.notes) == (1, 2, 1)
+
+
+def test_a_file_is_parsed_once_for_its_notes_and_for_what_they_cover(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+    parse = text_module.parse_module
+    monkeypatch.setattr(text_module, "parse_module", lambda source: parsed.append(source) or parse(source))
+    monkeypatch.setattr(
+        tree_module, "parse_module", lambda source, file: parsed.append(source) or parse(source)
+    )
+    text_module.prepared.cache_clear()
+    tree = find_tree()
+    found = count_coverage(resolve_notes(load_notes(notes_directory()).notes, tree), tree, {})
+    assert len(found.files) > 60
+    assert len(parsed) == len(found.files)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptmkb.annotations import load_notes, notes_directory, resolve_notes
-from ptmkb.annotations.weaving import Comment, WeaveError, weave, weave_notes
+from ptmkb.annotations.weaving import Comment, WeaveError, is_same_program, weave, weave_notes
 from ptmkb.source import find_tree
 
 TREE = find_tree()
@@ -102,6 +102,20 @@ def test_any_comments_at_any_lines_leave_the_program_as_it_is(newline: str, comm
         # every line of the text is still there, in its order
         rest = iter(woven.split(newline))
         assert all(line in rest for line in text.split(newline))
+
+
+PROGRAMS = (
+    "x = 1", "x = 1  # one", "x = 1.0", "x = True", "x = 'a'", "x = b'a'", "x: int = 1", "x = -1", "x, = 1", "y = 1", "x = 1; y = 2",
+    "def f(a, /, b=1, *, c): ...", "def f(a, b=1, *, c): ...", "async def f(a, b=1, *, c): ...", "def f(a, b, *, c): ...",
+    "def f(a, b=1, *, c=None): ...", "if x: pass", "if x: pass\nelse: pass", "x = f(*a)", "x = f(a)", "x = f'{a}'", "x = f'{a!r}'",
+)  # fmt: skip
+
+
+def test_programs_are_the_same_where_their_syntax_trees_read_alike() -> None:
+    for one in PROGRAMS:
+        for other in PROGRAMS:
+            trees = ast.parse(one), ast.parse(f"\n# below\n{other}")
+            assert is_same_program(*trees) == (ast.dump(trees[0]) == ast.dump(trees[1])), (one, other)
 
 
 @given(subset=st.sets(st.sampled_from([note.id for note in NOTES])))

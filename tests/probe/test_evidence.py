@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from ptmkb.catalogue import load_catalogue
-from ptmkb.probe.record import EVIDENCE, ProbeRecord, read_evidence, read_record, write_record
+from ptmkb.probe.record import EVIDENCE, ProbeRecord, newest, read_evidence, read_record, write_record
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +62,12 @@ def test_writing_and_reading_a_record_changes_nothing(
     committed = EVIDENCE / f"transformers-{record.transformers}.json"
     assert path.read_bytes() == committed.read_bytes()
     assert list(path.parent.iterdir()) == [path], "no half-written file is left behind"
+
+
+def test_the_newest_record_of_a_kind_is_by_its_release(tmp_path: Path) -> None:
+    for name in ("walks-5.9.0", "walks-5.23.0", "transformers-6.0.0"):
+        (tmp_path / f"{name}.json").touch()
+    assert newest("walks", tmp_path) == tmp_path / "walks-5.23.0.json"
+    assert newest("transformers", tmp_path) == tmp_path / "transformers-6.0.0.json"
+    assert newest("architectures", tmp_path) is None
+    assert newest("walks", tmp_path / "nowhere") is None

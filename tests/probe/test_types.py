@@ -1,5 +1,6 @@
 """Every model type builds and runs, but for those that `data/unbuilt.yaml` names; here a sample, `make survey` runs them all."""
 
+import dataclasses
 import importlib.util
 import json
 import random
@@ -12,7 +13,8 @@ from transformers import AutoModel
 from benchmarks import survey_types
 from ptmkb.catalogue import load_catalogue
 from ptmkb.probe import tiny
-from ptmkb.probe.survey import survey, tensors
+from ptmkb.probe.numerics import tensors_in
+from ptmkb.probe.survey import survey
 
 TYPES = tiny.model_types()
 LISTED = tiny.unbuilt()
@@ -111,8 +113,16 @@ def test_a_survey_sees_numbers_that_are_not_finite(monkeypatch) -> None:
 
 
 def test_tensors_are_found_wherever_they_are() -> None:
-    one, two, three = torch.ones(1), torch.ones(2), torch.ones(3)
-    assert [t.numel() for t in tensors({"a": one, "b": [two, (three, None)]})] == [1, 2, 3]
+    @dataclasses.dataclass
+    class Returned:
+        state: torch.Tensor
+        steps: int
+
+    one, two, three, four = (torch.ones(count) for count in (1, 2, 3, 4))
+    held = {"a": one, "b": [two, 7, (three, None)], "c": Returned(four, 2), "d": Returned, "e": "text"}
+    found = [(name, tensor.numel()) for name, tensor in tensors_in(held)]
+    assert found == [("a", 1), ("b.0", 2), ("b.2.0", 3), ("c.state", 4)]
+    assert [tensor.numel() for _, tensor in tensors_in(Returned(four, 2), "returned")] == [4]
 
 
 def test_a_stopped_survey_goes_on(tmp_path, capsys) -> None:

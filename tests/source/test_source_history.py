@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 import zipfile
@@ -14,9 +16,11 @@ import pytest
 from typer.testing import CliRunner
 
 from ptmkb.cli.source import app
-from ptmkb.source import Module, SourceTree, TreeNotFoundError, find_tree, origins, releases
+from ptmkb.source import Module, SourceTree, TreeNotFoundError, find_tree, releases
+from ptmkb.source import origins as origins_module
+from ptmkb.source import tree as tree_module
 from ptmkb.source.history import Step, symbol_history
-from ptmkb.source.origins import Origin, origin, read_names
+from ptmkb.source.origins import names_path, origins, read_names
 from ptmkb.source.releases import (
     FirstSeen,
     ReleaseUnavailableError,
@@ -173,49 +177,111 @@ def test_releases_of_a_range() -> None:
 
 
 def test_when_a_model_came_is_said_as_far_as_it_is_known(shelf: Path) -> None:
-    assert first_seen("bert") == FirstSeen("bert", find_tree().version, None)
-    assert first_seen("two") is None
+    assert first_seen(["bert", "two"]) == {"bert": FirstSeen(find_tree().version, None)}
     keep(shelf, "1.2.0", "1.0.0")
-    assert first_seen("two") == FirstSeen("two", "1.2.0", "1.0.0")
-    assert "not before: 1.0.0 has it not" in str(first_seen("two"))
+    seen = first_seen(["bert", "two", "llama", "never"])
+    assert seen == {
+        "bert": FirstSeen("1.2.0", "1.0.0"),
+        "two": FirstSeen("1.2.0", "1.0.0"),
+        "llama": FirstSeen(find_tree().version, "1.2.0"),
+    }
+    assert "not before: 1.0.0 has it not" in str(seen["two"])
     keep(shelf, "1.1.0")
-    assert first_seen("two") == FirstSeen("two", "1.1.0", "1.0.0")
-    assert first_seen("bert") == FirstSeen("bert", "1.1.0", "1.0.0")
+    expected = FirstSeen("1.1.0", "1.0.0")
+    assert first_seen(["two", "bert"]) == {"two": expected, "bert": expected}
     (wheels_directory() / "transformers-1.0.0-py3-none-any.whl").unlink()
-    seen = first_seen("two")
-    assert seen == FirstSeen("two", "1.1.0", None)
-    assert "already, the oldest release kept here" in str(seen)
+    seen = first_seen(["two"])
+    assert seen == {"two": FirstSeen("1.1.0", None)}
+    assert "already, the oldest release kept here" in str(seen["two"])
 
 
 def test_when_a_symbol_came_is_said_as_far_as_it_is_known(shelf: Path) -> None:
-    assert origin("models/bert/modeling_bert.py", "BertAttention.forward") is None  # no release was read
+    forward = ("models/bert/modeling_bert.py", "BertAttention.forward")
+    helper = ("models/two/modeling_two.py", "helper")
+    newest = opener(shelf)("1.10.0")
+    assert origins(newest, [forward]) == {}  # no release was read
     keep(shelf, "1.2.0", "1.0.0")
     read: list[tuple[str, int, int]] = []
     assert read_names(lambda *one: read.append(one)) == 2
     assert read == [("1.0.0", 2, 2), ("1.2.0", 4, 4)]
-    helper = ("models/two/modeling_two.py", "helper")
-    assert origin(*helper) == Origin("helper", "1.2.0", "1.0.0")
-    assert origin(
-        "models/bert/modeling_bert.py", "BertAttention.forward"
-    ) == Origin(  # it was in the root then
-        "BertAttention.forward", "1.0.0", None
-    )
+    assert origins(newest, [helper, forward]) == {
+        helper: FirstSeen("1.2.0", "1.0.0"),
+        forward: FirstSeen("1.0.0", None),  # it was in the root then
+    }
+    eager = ("models/bert/modeling_bert.py", "eager")
+    # A release that was not read counts, by what it is known to define.
+    assert origins(newest, [eager]) == {eager: FirstSeen("1.10.0", "1.2.0")}
     keep(shelf, "1.1.0", "1.10.0")  # releases may come in any order
     read.clear()
     assert read_names(lambda *one: read.append(one)) == 2
     assert read == [("1.1.0", 3, 3), ("1.10.0", 2, 3)]  # one text of 1.10.0 is that of 1.2.0
-    assert origin(*helper) == Origin("helper", "1.1.0", "1.0.0")
-    assert origin("models/two/modeling_two.py", "eager") == Origin("eager", "1.2.0", "1.1.0")
-    assert origin("models/bert/modeling_bert.py", "eager") == Origin("eager", "1.10.0", "1.2.0")
-    assert origin("models/two/modeling_two.py", "never") is None
+    others = ("models/two/modeling_two.py", "eager")
+    never = ("models/two/modeling_two.py", "elper")  # a part of a name is no name
+    assert origins(newest, [helper, others, eager, never]) == {
+        helper: FirstSeen("1.1.0", "1.0.0"),
+        others: FirstSeen("1.2.0", "1.1.0"),
+        eager: FirstSeen("1.10.0", "1.2.0"),
+    }
     assert read_names() == 0
     keep(shelf, "1.1.1")
-    assert origin(*helper) == Origin("helper", "1.1.0", "1.0.0")
+    assert origins(newest, [helper]) == {helper: FirstSeen("1.1.0", "1.0.0")}
+
+
+def test_the_installed_release_is_one_of_those_at_hand(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep(shelf, "1.10.0")
+    read_names()
+    eager, helper = ("models/two/modeling_two.py", "eager"), ("models/two/modeling_two.py", "helper")
+    monkeypatch.setattr(origins_module, "find_tree", lambda: opener(shelf)("1.1.0"))
+    assert origins(opener(shelf)("1.10.0"), [eager, helper]) == {
+        eager: FirstSeen("1.10.0", "1.1.0"),
+        helper: FirstSeen("1.1.0", None),
+    }
+
+
+def test_what_the_index_knows_is_not_parsed_again(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep(shelf, "1.0.0", "1.2.0")
+    read_names()
+    assert ask("index", "1.10.0")[0] == 0
+    keep(shelf, "1.10.0")
+    parsed: list[str] = []
+    opened: list[object] = []
+    parse, connect = tree_module.parse_module, origins_module.sqlite3.connect
+    monkeypatch.setattr(
+        tree_module, "parse_module", lambda text, file: parsed.append(file) or parse(text, file)
+    )
+    monkeypatch.setattr(
+        origins_module, "_open", lambda *, create: opened.append(create) or connect(names_path())
+    )
+    code, out, _ = ask("show", "eager", "--tree", "1.10.0", "--format", "json")
+    definitions = json.loads(out)["definitions"]
+    assert (code, len(definitions)) == (0, 2)
+    assert {one["file"]: one["first_release"] for one in definitions} == {
+        "models/bert/modeling_bert.py": {
+            "symbol": "eager",
+            "release": "1.10.0",
+            "after": "1.2.0",
+            "says": "first in 1.10.0 of the releases kept here; not before: 1.2.0 has it not",
+        },
+        "models/two/modeling_two.py": {
+            "symbol": "eager",
+            "release": "1.2.0",
+            "after": "1.0.0",
+            "says": "first in 1.2.0 of the releases kept here; not before: 1.0.0 has it not",
+        },
+    }
+    assert (parsed, opened) == ([], [False])
+    code, out, _ = ask("show", "models.bert.modeling_bert", "--tree", "1.10.0", "--format", "json")
+    [module] = json.loads(out)["definitions"]  # a module is no symbol: its model is what came
+    assert (code, module["first_release"]["directory"], module["first_release"]["release"]) == (
+        0,
+        "bert",
+        "1.2.0",
+    )
 
 
 def test_an_interrupted_release_is_read_again(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keep(shelf, "1.2.0")
-    parse, parsed = origins.parse_module, 0
+    parse, parsed = origins_module.parse_module, 0
 
     def interrupted(text: str, file: str) -> Module:
         nonlocal parsed
@@ -225,13 +291,15 @@ def test_an_interrupted_release_is_read_again(shelf: Path, monkeypatch: pytest.M
         return parse(text, file)
 
     with monkeypatch.context() as patch:
-        patch.setattr(origins, "parse_module", interrupted)
+        patch.setattr(origins_module, "parse_module", interrupted)
         with pytest.raises(KeyboardInterrupt):
             read_names()
-    assert origin("models/three/modeling_three.py", "eager") is None
+    three = ("models/three/modeling_three.py", "eager")
+    tree = opener(shelf)("1.2.0")
+    with contextlib.closing(sqlite3.connect(names_path())) as database:
+        assert database.execute("SELECT * FROM releases").fetchall() == []
     assert read_names() == 1
-    seen = origin("models/three/modeling_three.py", "eager")
-    assert "already, the oldest release kept here" in str(seen)
+    assert origins(tree, [three]) == {three: FirstSeen("1.2.0", None)}
 
 
 def test_a_history_says_where_the_text_changed(shelf: Path) -> None:
@@ -333,6 +401,24 @@ def test_the_releases_command(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ("1.1.0", 2, ["bert", "two"]),
         ("1.2.0", 3, ["three"]),
     ]
+
+
+def test_a_broken_wheel_is_told_in_a_line_and_leaves_the_other_releases(shelf: Path) -> None:
+    keep(shelf, "1.0.0", "1.10.0")
+    broken = wheels_directory() / "transformers-1.2.0-py3-none-any.whl"
+    broken.write_bytes(b"half of one")
+    command = [sys.executable, "-m", "ptmkb", "source", "releases"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"ptmkb: {broken}: not a wheel of transformers")
+    assert "Traceback" not in done.stderr
+    (wheels_directory().parent / "releases.json").write_text(json.dumps(list(RELEASES)))
+    code, out, err = ask(
+        "history", "BertAttention.forward", "--from", "1.0.0", "--to", "1.10.0", "--format", "json"
+    )
+    steps = {one["version"]: one["status"] for one in json.loads(out)["releases"]}
+    assert (code, steps["1.2.0"], steps["1.10.0"]) == (1, "unavailable", "changed")
+    assert f"1.2.0: {broken}: not a wheel" in err
 
 
 def test_index_search_and_show_of_a_release(shelf: Path) -> None:

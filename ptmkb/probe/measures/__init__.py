@@ -57,6 +57,15 @@ class Measure(Protocol):
         """Whether the measured value bears the claimed one out; Unmeasurable where too little was seen to say."""
 
 
+def with_whole(stacks: dict[str | None, Reading]) -> dict[str | None, Reading]:
+    """The readings of a model's stacks (one or more), and of the model as a whole where they agree; a lone stack is the whole."""
+    first, *others = stacks.values()
+    if not others:
+        return {None: first}
+    agree = all(other.value == first.value for other in others)
+    return stacks | ({None: Reading(first.value)} if agree else {})
+
+
 @functools.cache
 def measure_names() -> tuple[str, ...]:
     """The names of all measures, without importing any."""

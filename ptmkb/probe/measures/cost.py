@@ -1,12 +1,13 @@
 """How the cost of a forward pass grows with the length of what goes in.
 
-Method. Forward passes over consecutive lengths are run and their floating-point operations counted, with a
+Method. Forward passes over lengths from 1 to 12 are run and their floating-point operations counted, with a
 batch of two: products by PyTorch's own formulas (`torch.utils.flop_counter`, two operations a multiply-add), and
 by hand what these leave out: attention in the CPU's fused kernel, by the same formula as in others, and, inside
 of layers, elementwise arithmetic and softmax, of which a recurrence consists (one operation an element). Two
 curves result: `counted`, all that ran, and `needed`, without the scores and values of attention weights that came
 out as zero: a mask took them away, and a kernel that knows the window need not compute them. The value is read
-from `needed`.
+from `needed`. Lengths are run one after another until, with three of them, 7 and 12 lie on one parabola: a window or a chunk would have
+left it. The detail says which were run.
 - `exponent`: from the second difference of the last half of the curve: zero is 1 (each further position costs as
   much as the one before), a constant is 2. Costs that go in steps without rising (chunks) are 1 too.
 - `bend`: the length from which the second difference is smaller than before: a window's width; null where the
@@ -27,7 +28,7 @@ n·d², attention restricted to a neighbourhood of r positions r·n·d.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -89,9 +90,9 @@ def agrees(claimed: dict[str, Any], measured: dict[str, Any]) -> bool:
 
 def _reading(subject: Subject, stream: Stream) -> Reading:
     curve = _curve(subject, stream, LENGTHS)
-    if len(curve) < FEWEST:
+    if not curve:
         curve = _curve(subject, stream, range(stream.positions, stream.positions + BEYOND))
-    if len(curve) < FEWEST:
+    if not curve:
         raise Unmeasurable("its length cannot be changed")
     lengths = list(curve)
     needed = [needed for _, needed in curve.values()]
@@ -101,32 +102,82 @@ def _reading(subject: Subject, stream: Stream) -> Reading:
 
 
 def _curve(subject: Subject, stream: Stream, lengths: Sequence[int]) -> dict[int, tuple[int, int]]:
-    """The counts at consecutive lengths; up to the first that the model does not take behind those that it takes."""
+    """The counts at consecutive lengths, as far as the model takes them, or until those ahead follow from the last three.
+
+    None at all where it takes fewer than `FEWEST` in a row.
+
+    Raises:
+        Unmeasurable: Nothing has the stream's length, or the cost falls.
+    """
     from ptmkb.probe.counting import at_length, run_counted
 
+    counts: dict[int, tuple[int, int] | None] = {}
+
+    def count(length: int) -> tuple[int, int] | None:
+        if length not in counts:
+            inputs = at_length(subject.inputs, stream, length)
+            if inputs is None:
+                raise Unmeasurable("its length cannot be changed")
+            try:
+                counts[length] = run_counted(subject, inputs)
+            except (ValueError, RuntimeError, IndexError, AssertionError):
+                counts[length] = None
+        return counts[length]
+
+    within, last = lengths[FEWEST - 1], lengths[-1]
+    if count(within) is None:  # every run of so many lengths holds it
+        return {}
     curve: dict[int, tuple[int, int]] = {}
     for length in lengths:
-        inputs = at_length(subject.inputs, stream, length)
-        if inputs is None:
-            raise Unmeasurable("its length cannot be changed")
-        try:
-            curve[length] = run_counted(subject, inputs)
-        except (ValueError, RuntimeError, IndexError, AssertionError):
-            if curve:
-                break
-        if length - 1 in curve and length in curve and curve[length] < curve[length - 1]:
-            raise Unmeasurable("its cost does not follow from the length alone")
-    return curve
+        found = count(length)
+        if found is not None:
+            if curve and found < curve[length - 1]:
+                raise Unmeasurable("its cost does not follow from the length alone")
+            curve[length] = found
+        elif curve:
+            break
+        if (
+            len(curve) >= 3
+            and length < within
+            and _follows(count, range(length - 2, length + 1), within, last)
+        ):
+            curve |= {at: there for at in (within, last) if (there := count(at)) is not None}
+            break
+    return curve if curve and max(curve) - min(curve) + 1 >= FEWEST else {}
+
+
+def _follows(count: Callable[[int], tuple[int, int] | None], lengths: Sequence[int], *ahead: int) -> bool:
+    """Whether all lengths ahead, tried in this order, lie on the parabola through three."""
+    some = list(lengths)
+    for length in ahead:
+        some.append(length)
+        needed = [found[1] for at in some if (found := count(at)) is not None]
+        if len(needed) < len(some):
+            return False
+        turns = set(differences(some, needed)[1])
+        if len(turns) > 1 or min(turns) < 0:
+            return False
+    return True
+
+
+def differences(lengths: Sequence[int], costs: Sequence[int]) -> tuple[list[float], list[float]]:
+    """What a further position costs, between one length and the next, and by how much that rises a position: divided differences."""
+    steps = [(b - a) / (y - x) for (x, y), (a, b) in zip(pairwise(lengths), pairwise(costs), strict=True)]
+    gaps = [(after - before) / 2 for before, after in zip(lengths, lengths[2:], strict=False)]
+    return steps, [(b - a) / gap for (a, b), gap in zip(pairwise(steps), gaps, strict=True)]
 
 
 def growth(lengths: Sequence[int], costs: Sequence[int]) -> tuple[int, int | None]:
-    """The exponent of a curve over consecutive lengths, and where it bends.
+    """The exponent of a curve, and where it bends.
+
+    Args:
+        lengths: Consecutive ones; with gaps only behind three from which the rest follows.
+        costs: At these lengths.
 
     Raises:
         Unmeasurable: The last half of the curve follows no rule.
     """
-    steps = [after - before for before, after in pairwise(costs)]
-    turns = [after - before for before, after in pairwise(steps)]
+    steps, turns = differences(lengths, costs)
     half = len(turns) // 2
     if len(set(turns[half:])) > 1 or turns[-1] < 0:
         if _periodic(steps):
@@ -139,7 +190,7 @@ def growth(lengths: Sequence[int], costs: Sequence[int]) -> tuple[int, int | Non
     return (2 if turns[-1] else 1), bend
 
 
-def _periodic(steps: Sequence[int]) -> bool:
+def _periodic(steps: Sequence[float]) -> bool:
     """Whether the steps come again and again, as in chunks: what is left of them after some first ones is one run of steps, twice and more."""
     fewest = len(steps) // 2
     return any(

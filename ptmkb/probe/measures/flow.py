@@ -1,9 +1,10 @@
 """Which input positions each output position depends on: the pattern of information flow.
 
-Method. One input position is replaced by another valid value (two draws in each of two samples), all else
-fixed, in float64, `eval` mode, the same seed before every run. An output position that moves by more than the threshold
-depends on it. The threshold stands on a measured noise floor: 100 times what reruns of the same inputs, and
-the same batch in another order, differ by, but at least 1e-12 of the largest output. The matrix of
+Method. One input position is replaced by another valid value in each of two samples, all else fixed, in float64,
+`eval` mode, the same seed before every run; by two values in each where one leads to no pattern that has a name. An
+output position that moves by more than the threshold depends on it. The threshold stands on a measured noise
+floor: 100 times what a rerun of the same inputs, and the same batch in another order, differ by, but at least
+1e-12 of the largest output. The matrix of
 dependencies (outputs × inputs) is then named by `ptmkb.probe.patterns`. The width of a window is read from
 the same matrix taken behind the first layer; that each layer sees on its own, given its input of the plain run
 with one position replaced, tells local layers beside others that see all. Replacing all of the first sample must not change the second;
@@ -32,6 +33,7 @@ checks the consequence, not the mask.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ptmkb.probe.measures import NO_STREAMS, Reading, Unmeasurable
@@ -40,9 +42,14 @@ from ptmkb.probe.patterns import between, conclude, rows
 if TYPE_CHECKING:
     from ptmkb.probe.influence import Influence
     from ptmkb.probe.reach import Reach
-    from ptmkb.probe.subject import Subject
+    from ptmkb.probe.subject import Inputs, Subject
 
 SCALES: tuple[str, ...] = ("tiny",)
+
+DRAWS = (
+    1,
+    2,
+)  # values that each position is replaced by, in each sample; then again, where these show no pattern
 
 KINDS: dict[str, tuple[str, ...]] = {  # kind: the numbers that a claim may add
     "bidirectional": (),
@@ -91,28 +98,28 @@ def measure(subject: Subject) -> dict[str | None, Reading]:
     Raises:
         Unmeasurable: There are no streams, outputs are not finite, or their shape depends on the values of the inputs.
     """
-    from ptmkb.probe.influence import influences
     from ptmkb.probe.reach import reaches
     from ptmkb.probe.sequences import SEQUENCE, sequence_of
+    from ptmkb.probe.stacks import JOINT
 
     if not subject.streams:
         raise Unmeasurable(NO_STREAMS)
     doubled = subject.doubled()
-    readings: dict[str | None, Reading] = {}
     layers = reaches(doubled)
-    for (source, target), found in influences(doubled).items():
-        readings[_part(subject, source, target)] = _reading(subject, found, source, target, layers)
+    streams = tuple(doubled.streams)
+    readings = {
+        _part(subject, source, target): reading
+        for (source, target), reading in _readings(doubled, layers=layers).items()
+    }
     if (sequence := sequence_of(doubled)) is not None:
-        found = influences(sequence)[SEQUENCE, SEQUENCE]
-        readings[SEQUENCE] = _reading(sequence, found, SEQUENCE, SEQUENCE, reaches(sequence))
+        shared = [replace(reach, stacks=(SEQUENCE,)) for reach in layers if JOINT in reach.stacks]
+        readings[SEQUENCE] = _readings(sequence, layers=shared)[SEQUENCE, SEQUENCE]
     for mode in doubled.modes:
-        streams = mode.streams or tuple(doubled.streams)
-        for (source, target), found in influences(
-            doubled, {**doubled.inputs, **mode.inputs}, only=streams
-        ).items():
-            name = mode.name if len(streams) == 1 and source == target else f"{mode.name}-{source}"
-            part = name if source == target else f"{name}>{target}"
-            readings[part] = _reading(subject, found, source, target)
+        own = mode.streams or streams
+        inputs = {**doubled.inputs, **mode.inputs}
+        for (source, target), reading in _readings(doubled, inputs, own).items():
+            name = mode.name if len(own) == 1 and source == target else f"{mode.name}-{source}"
+            readings[name if source == target else f"{name}>{target}"] = reading
     return readings
 
 
@@ -149,8 +156,22 @@ def _part(subject: Subject, source: str, target: str) -> str | None:
     return source if target == source else f"{source}>{target}"
 
 
+def _readings(
+    doubled: Subject, inputs: Inputs | None = None, only: Sequence[str] = (), layers: Sequence[Reach] = ()
+) -> dict[tuple[str, str], Reading]:
+    """By (input stream, output), what one replacement of each position shows, or several where the pattern of one has no name."""
+    from ptmkb.probe.influence import influences
+
+    for draws in DRAWS:
+        found = influences(doubled, inputs, only=only, draws=draws)
+        readings = {pair: _reading(doubled, one, *pair, layers) for pair, one in found.items()}
+        if all(reading.value["kind"] != "other" for reading in readings.values()):
+            break
+    return readings
+
+
 def _reading(
-    subject: Subject, found: Influence, source: str, target: str, layers: Sequence[Reach] = ()
+    subject: Subject, found: Influence, source: str, target: str, layers: Sequence[Reach]
 ) -> Reading:
     across = source != target and target in subject.streams
     stack = subject.blocks.get(target, ())

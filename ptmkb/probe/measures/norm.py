@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ptmkb.probe.measures import Reading, Unmeasurable
+from ptmkb.probe.measures import Reading, Unmeasurable, with_whole
 
 if TYPE_CHECKING:
     from ptmkb.probe.norms import LayerNorms
@@ -91,10 +91,7 @@ def measure(subject: Subject) -> dict[str | None, Reading]:
     found: dict[str | None, Reading] = {name: _reading(runs) for name, runs in stacks.items() if runs}
     if not found:
         raise Unmeasurable("no layer ran")
-    first, *others = found.values()
-    if not others:
-        return {None: first}
-    return found | ({None: Reading(first.value)} if all(o.value == first.value for o in others) else {})
+    return with_whole(found)
 
 
 def agrees(claimed: dict[str, Any], measured: dict[str, Any]) -> bool:

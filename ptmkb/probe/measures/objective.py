@@ -287,12 +287,16 @@ class _Identification:
             return False
         generator = torch.Generator().manual_seed(0)
         scale = float(score.abs().max())
-        columns = []
+        columns, seeing = [], 0
         for position in range(stream.positions):
             run = self.try_run(stream.replaced(self.given, position, generator))
             if run is None:
                 return False
             columns.append((run[0][term.output] - score).abs().amax(dim=(0, 2)) > 1e-10 * scale)
+            # The first in the order has nothing to look at; where all is masked, a softmax looks at everything.
+            seeing += bool(columns[-1][position])
+            if seeing > 1:
+                return False
         pattern = classify(torch.stack(columns, dim=1).tolist())
         return pattern.kind == "permuted" and pattern.detail.get("sees_itself") is False
 

@@ -34,7 +34,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ptmkb.probe.measures import NO_STREAMS, Reading, Unmeasurable
+from ptmkb.probe.measures import NO_STREAMS, Reading, Unmeasurable, with_whole
 
 if TYPE_CHECKING:
     from ptmkb.probe.subject import Subject
@@ -115,10 +115,7 @@ def measure(subject: Subject) -> dict[str | None, Reading]:
         readings[stack] = Reading(value or ["none"], detail)
     if not readings:
         raise Unmeasurable("positions cannot be followed into the layers")
-    first, *others = readings.values()
-    if not others:
-        return {None: first}
-    return readings | ({None: Reading(first.value)} if all(o.value == first.value for o in others) else {})
+    return with_whole(readings)
 
 
 def agrees(claimed: Sequence[str], measured: Sequence[str]) -> bool:

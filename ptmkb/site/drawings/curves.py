@@ -80,7 +80,8 @@ def cost(scene: Scene) -> str | None:
     total.foot(str(lengths[0]), f"{_FAR:,}", scene.word("cost.length"))
     total.note(lengths[-1], needed[-1], f"{lengths[-1]}: {count(needed[-1])}", "start", 14)
     steps = [
-        (float(length), float(b - a)) for length, (a, b) in zip(lengths[1:], pairwise(needed), strict=True)
+        ((x + y + 1) / 2, (b - a) / (y - x))  # between lengths that are apart, what the one half way costs
+        for (x, y), (a, b) in zip(pairwise(lengths), pairwise(needed), strict=True)
     ]
     low, high = min(y for _, y in steps), max(y for _, y in steps)
     room = (high - low) * 0.15 or high * 0.1
@@ -102,7 +103,7 @@ def cost(scene: Scene) -> str | None:
         )
     each.line(steps, "kb-arc")
     each.dots(steps)
-    each.note(lengths[-1], steps[-1][1], count(steps[-1][1]), "end", -7)
+    each.note(*steps[-1], count(steps[-1][1]), "end", -7)
     if high > low and not bend:
         each.note(steps[0][0] + 0.3, low, count(low), "start", 12)
     each.foot(str(lengths[0]), str(lengths[-1]), scene.word("cost.length"))
@@ -121,11 +122,14 @@ def cost(scene: Scene) -> str | None:
 
 def _continued(lengths: Sequence[int], costs: Sequence[int]) -> list[Point]:
     """The curve beyond what was run, by the law that its last half follows: equal steps, or steps that grow by a constant."""
-    steps = [after - before for before, after in pairwise(costs)]
-    turns = [after - before for before, after in pairwise(steps)]
-    half = turns[len(turns) // 2 :]
-    turn = half[-1] if len(set(half)) == 1 else 0
-    step = steps[-1] if len(set(half)) == 1 else sum(steps[len(steps) // 2 :]) / len(steps[len(steps) // 2 :])
+    steps = [(b - a) / (y - x) for (x, y), (a, b) in zip(pairwise(lengths), pairwise(costs), strict=True)]
+    gaps = [(after - before) / 2 for before, after in zip(lengths, lengths[2:], strict=False)]
+    half = [(b - a) / gap for (a, b), gap in zip(pairwise(steps), gaps, strict=True)][len(gaps) // 2 :]
+    if len(set(half)) == 1:
+        turn = half[-1]
+        step = steps[-1] + turn * (lengths[-1] - lengths[-2] - 1) / 2
+    else:
+        turn, step = 0.0, sum(steps[len(steps) // 2 :]) / len(steps[len(steps) // 2 :])
     points = []
     for length in (16, 24, 36, 64, 100, 180, 320, 560, 1000, 1800, 3200, 5600, _FAR):
         n = length - lengths[-1]

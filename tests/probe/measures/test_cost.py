@@ -114,7 +114,7 @@ def test_needed_share_of_a_causal_mask() -> None:
 
 def test_curves_are_kept(subject: Build) -> None:
     detail = costs(subject("mistral")).detail
-    assert detail["lengths"] == list(range(1, 13))
+    assert detail["lengths"] == [1, 2, 3, 4, 5, 7, 12]  # from 3 on, 7 and 12 lie where 3, 4 and 5 lead
     assert all(needed <= counted for needed, counted in zip(detail["needed"], detail["counted"], strict=True))
     assert detail["needed"][-1] < detail["counted"][-1]
 
@@ -136,6 +136,50 @@ def test_streams_of_one_length(subject: Build, name: str) -> None:
 )
 def test_growth(curve: list[int], expected: tuple[int, int | None]) -> None:
     assert cost.growth(list(range(2, 2 + len(curve))), curve) == expected
+
+
+def attended(width: int) -> Callable[[int], int]:
+    """Scores of a causal window, with what each position costs by itself."""
+    return lambda length: 5 * length + sum(min(at + 1, width) for at in range(length))
+
+
+def chunked(width: int) -> Callable[[int], int]:
+    return lambda length: 5 * length + sum(at % width + 1 for at in range(length))
+
+
+@pytest.mark.parametrize("width", range(1, 13))
+@pytest.mark.parametrize("kind", [attended, chunked])
+@pytest.mark.parametrize(
+    "extra", [lambda n: 0, lambda n: n == 1, lambda n: n // 4, lambda n: 7 * (n >= 9), lambda n: n * n]
+)
+def test_lengths_left_out_would_change_nothing(
+    subject: Build, width: int, kind: Any, extra: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows, chunks, summaries of some positions each: whatever lengths suffice, all together say the same."""
+    given, ran = subject("bert"), []
+
+    def run(_: Subject, inputs: Any) -> tuple[int, int]:
+        length = inputs["input_ids"].shape[1]
+        ran.append(length)
+        return 10**6 * length, kind(width)(length) + extra(length)
+
+    def outcome() -> Any:
+        try:
+            return costs(given).value
+        except Unmeasurable as reason:
+            return str(reason)
+
+    monkeypatch.setattr(counting, "run_counted", run)
+    some = outcome()
+    assert len(ran) == len(set(ran)) <= 12
+    monkeypatch.setattr(cost, "_follows", lambda *_: False)
+    assert outcome() == some
+    assert sorted(ran[-12:]) == list(range(1, 13))
+
+
+def test_few_lengths_suffice_for_a_parabola(subject: Build) -> None:
+    assert costs(subject("gpt2")).detail["lengths"] == [1, 2, 3, 7, 12]
+    assert len(costs(subject("mistral", window=8)).detail["lengths"]) == 12
 
 
 def test_curve_without_a_rule() -> None:

@@ -1,4 +1,5 @@
 import copy
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -20,7 +21,58 @@ def test_models_learn(subject: Build, name: str) -> None:
     reading = learns.measure(subject(name))[None]
     assert reading.value == FINE
     assert learns.agrees(True, reading.value)
+    losses = reading.detail["losses"]
+    assert learns.LOWERED < len(losses) <= learns.STEPS + 1
+    assert all(loss < 0.99 * losses[0] for loss in losses[-learns.LOWERED :])
+
+
+def losing(subject: Subject, *factors: float) -> Subject:
+    """One whose loss is multiplied from call to call; as itself behind the last factor."""
+    calls = itertools.count()
+
+    def scale(_: Any, args: Any, output: Any) -> Any:
+        output.loss = output.loss * dict(enumerate(factors)).get(next(calls), 1.0)
+        return output
+
+    subject.model.register_forward_hook(scale)
+    return subject
+
+
+def test_steps_end_with_three_lower_losses_in_a_row(subject: Build) -> None:
+    """A loss that falls and rises again has not been lowered yet."""
+    calm, wild = subject("bert"), losing(subject("bert"), 1.0, 0.5, 0.5, 2.0, 0.5, 0.5, 0.5)
+    assert len(learns.measure(calm)[None].detail["losses"]) == 4
+    reading = learns.measure(wild)[None]
+    assert len(reading.detail["losses"]) == 7
+    assert reading.value == FINE
+    rising = losing(subject("bert"), 1.0, *[0.5, 0.5, 2.0] * 4)
+    reading = learns.measure(rising)[None]
     assert len(reading.detail["losses"]) == learns.STEPS + 1
+    assert reading.value == FINE | {"lowers": False}
+
+
+def test_gradient_of_zero_is_waited_for(subject: Build) -> None:
+    """A part that opens late is reached all the same; one that the loss never uses holds nothing up."""
+    late, calls = subject("bert"), itertools.count()
+    late.model.extra = torch.nn.Parameter(torch.ones(3))
+
+    def opened(module: Any, args: Any, output: Any) -> Any:
+        output.loss = output.loss + module.extra.sum() * float(next(calls) >= 7)
+        return output
+
+    late.model.register_forward_hook(opened)
+    reading = learns.measure(late)[None]
+    assert reading.value["unreached"] == 0
+    assert len(reading.detail["losses"]) > 8
+    unused = subject("bert")
+    unused.model.extra = torch.nn.Parameter(torch.ones(3))
+    reading = learns.measure(unused)[None]
+    assert reading.detail["unreached"] == ["extra"]
+    assert len(reading.detail["losses"]) == 4
+
+
+def test_last_loss_is_finite_too(subject: Build) -> None:
+    assert learns.measure(losing(subject("bert"), 1.0, 1.0, float("inf")))[None].value["finite"] is False
 
 
 def test_parameters_that_nothing_uses_are_named(subject: Build) -> None:
