@@ -38,6 +38,7 @@ class Decoding:
         tokens: The argument that grows.
         cache: The argument, and the field of what is returned, that carries the cache.
         switches: What switches the cache on.
+        shortest: How many positions a prompt has at least: up to the last that is a place for a picture or a sound.
     """
 
     model: nn.Module
@@ -45,6 +46,7 @@ class Decoding:
     tokens: str
     cache: str
     switches: Inputs
+    shortest: int = 1
 
     @property
     def length(self) -> int:
@@ -140,7 +142,9 @@ def decoding(subject: Subject) -> tuple[Decoding, Any]:
     cache = next((name for name in taken if any(_floats(field_of(returned, name)))), None)
     if cache is None:
         raise Unmeasurable("it returns no cache that its forward pass takes again")
-    return Decoding(subject.model, inputs, tokens, cache, switches), returned
+    held = [place for name, places in subject.places.items() if name != "text" for place in places]
+    shortest = 1 + max(held, default=0) if not tokens.startswith("decoder") else 1
+    return Decoding(subject.model, inputs, tokens, cache, switches, shortest), returned
 
 
 def static_cache(way: Decoding) -> Any:

@@ -1,3 +1,4 @@
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -62,7 +63,58 @@ def test_memory_of_a_reference_model() -> None:
 
 
 def test_cache_of_fixed_size_is_tried_too(subject: Build) -> None:
-    assert set(cached(subject("llama")).detail["differences"]) == {"from_one", "from_half", "static"}
+    assert set(cached(subject("llama")).detail["differences"]) == {"from_one", "from_most", "static"}
+
+
+@pytest.mark.parametrize("model_type", ["aria", "vibevoice_asr"])
+def test_prompt_holds_the_picture_and_the_sound(model_type: str) -> None:
+    """They would take a prompt that ends before, and leave out what has no place in it."""
+    reading = cached(subjects.subject_of_type(model_type))
+    assert reading.value == {"equal": True, "growth": "linear"}
+    assert set(reading.detail["differences"]) <= {"from_half", "static"}
+    assert reading.detail["threshold"] < 1e-10
+
+
+def noisy(subject: Subject, size: float) -> Subject:
+    """One whose logits differ from run to run, by a number that is never the same."""
+    calls = itertools.count(1)
+
+    def stir(_: Any, args: Any, output: Any) -> Any:
+        output.logits = output.logits + size * (next(calls) * 0.618 % 1)
+        return output
+
+    subject.model.register_forward_hook(stir)
+    return subject
+
+
+def test_noise_is_no_difference(subject: Build) -> None:
+    reading = cached(noisy(subject("gpt2"), 1e-9))
+    assert reading.value == {"equal": True, "growth": "linear"}
+    assert 1e-11 < reading.detail["noise"] <= 1e-9
+    assert reading.detail["threshold"] == pytest.approx(100 * reading.detail["noise"], rel=0.1)
+
+
+def test_nothing_is_equal_that_is_drawn_by_lot(subject: Build) -> None:
+    reading = cached(noisy(subject("gpt2"), 1.0))
+    assert reading.value == {"growth": "linear"}
+    assert not cache.agrees(cache.parse({"equal": True}), reading.value)
+    assert not cache.agrees(cache.parse({"equal": False}), reading.value)
+
+
+def test_noise_is_not_measured_where_it_does_not_matter(subject: Build) -> None:
+    assert "noise" not in cached(subject("gpt2")).detail
+
+
+def test_what_is_no_number_is_not_equal(subject: Build) -> None:
+    given = subject("gpt2")
+
+    def spoil(_: Any, args: Any, kwargs: Any, output: Any) -> Any:
+        if kwargs.get("past_key_values") is not None:
+            output.logits = output.logits * float("nan")
+        return output
+
+    given.model.register_forward_hook(spoil, with_kwargs=True)
+    assert cached(given).value["equal"] is False
 
 
 def test_size_of_a_window(subject: Build) -> None:
