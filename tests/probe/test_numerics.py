@@ -1,16 +1,18 @@
 """Conditions under which models run, and their copies: nothing is left of either behind them."""
 
 import copy
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ptmkb.probe import subjects
 from ptmkb.probe.copies import copied
-from ptmkb.probe.numerics import without_dropout
+from ptmkb.probe.numerics import TYPED, in_float64, without_dropout
 
 X = torch.linspace(-1, 1, 24).reshape(1, 4, 6)
 
@@ -111,3 +113,80 @@ def test_copies_are_deep(model_type: str) -> None:
     assert not model.training
     assert not model._forward_hooks
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in state.items())
+
+
+W = X.double()
+NARROW = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+@pytest.mark.parametrize(
+    "cast",
+    [
+        lambda dtype: W.to(dtype),
+        lambda dtype: W.to(dtype=dtype),
+        lambda dtype: W.to("cpu", dtype),
+        lambda dtype: W.type(dtype),
+        lambda dtype: W.float() + W.half() + W.bfloat16(),
+        lambda dtype: nn.Parameter(W).float(),
+        lambda dtype: W.softmax(-1, dtype),
+        lambda dtype: W.sum(-1, dtype=dtype),
+        lambda dtype: F.softmax(W, dim=-1, dtype=dtype),
+        lambda dtype: F.log_softmax(W, -1, dtype=dtype),
+        lambda dtype: torch.cumsum(W, 0, dtype=dtype),
+        lambda dtype: torch.zeros(3, dtype=dtype),
+        lambda dtype: torch.arange(3, dtype=dtype),
+        lambda dtype: torch.full_like(W, 1, dtype=dtype),
+        lambda dtype: torch.tensor([1.0], dtype=dtype),
+        lambda dtype: W.new_ones(2, dtype=dtype),
+        lambda dtype: torch.linalg.vector_norm(W, dtype=dtype),
+        lambda dtype: nn.Linear(2, 2).double().to(dtype).weight,
+        lambda dtype: torch.zeros(3),
+        lambda dtype: torch.tensor(0.5),
+    ],
+)
+def test_nothing_becomes_narrower(cast: Callable[[torch.dtype], Tensor], dtype: torch.dtype) -> None:
+    with in_float64():
+        assert cast(dtype).dtype is torch.float64
+        assert W.to(torch.int32).dtype is torch.int32
+        assert torch.ones(2, dtype=torch.bool).dtype is torch.bool
+
+
+def test_all_functions_that_are_told_a_type_are_widened() -> None:
+    """As PyTorch's own documentation has them; those left out keep bits, or make no numbers that a model would compute with."""
+    left = {"view", "to_dense", "from_file", "randperm", "tril_indices", "triu_indices"}
+    for holder, names in TYPED.items():
+        for name in dir(holder):
+            function = getattr(holder, name, None)
+            if name.startswith("_") or not callable(function) or isinstance(function, type):
+                continue
+            text = function.__doc__ or ""
+            called = re.search(rf"{name}\(([^)]*)\)", text)
+            told = (called and re.search(r"\bdtype\b", called[1])) or "dtype (:class" in text
+            if told and name not in left and not name.startswith(("sparse_", "quantize_")):
+                assert name in names.split(), f"{holder.__name__}.{name}"
+
+
+def test_functions_come_back_and_keep_their_names() -> None:
+    before = {(holder, name): vars(holder).get(name) for holder in TYPED for name in TYPED[holder].split()}
+    seen: list[str] = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+        ) -> Any:
+            seen.append(func.__name__)
+            return func(*args, **(kwargs or {}))
+
+    with pytest.raises(KeyError), in_float64():  # noqa: PT012
+        with in_float64(), Watch():
+            assert F.softmax(W, dim=-1, dtype=torch.float32).dtype is torch.float64
+        assert W.float().dtype is torch.float64, "the outer one is open still"
+        raise KeyError
+    assert "softmax" in seen
+    assert before == {
+        (holder, name): vars(holder).get(name) for holder in TYPED for name in TYPED[holder].split()
+    }
+    assert W.float().dtype is torch.float32
+    assert torch.zeros(2).dtype is torch.float32
+    assert not {"float", "half", "bfloat16"} & vars(Tensor).keys()
