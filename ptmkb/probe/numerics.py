@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import FunctionType, MethodType
 from typing import Any
@@ -14,12 +15,25 @@ import numpy as np
 import torch
 from numpy.random import mtrand
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 _WIDER = dict.fromkeys((torch.float32, torch.float16, torch.bfloat16), torch.float64)
 # What many calls of functions take beside their tensors; looking into each would take most of the time.
 _PLAIN = (int, float, str, type(None), torch.dtype, torch.device)
-_CASTS = frozenset((torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16))
+_OF_TENSORS = "sum mean prod cumsum cumprod nansum nanmean softmax log_softmax"
+_MADE = "zeros ones full empty rand randn randint"
+TYPED: dict[Any, str] = {
+    torch.Tensor: f"to type norm cumsum_ cumprod_ new_tensor new_zeros new_ones new_full new_empty new_empty_strided {_OF_TENSORS}",
+    torch: (
+        f"{_OF_TENSORS} {_MADE} {' '.join(f'{name}_like' for name in _MADE.split())} norm normal tensor as_tensor asarray scalar_tensor "
+        "arange range linspace logspace eye empty_strided empty_permuted frombuffer "
+        "bartlett_window blackman_window hamming_window hann_window kaiser_window"
+    ),
+    nn.functional: "softmax log_softmax softmin",
+    torch.linalg: "norm vector_norm matrix_norm",
+    torch.special: "softmax log_softmax",
+    torch.fft: "fftfreq rfftfreq",
+}
+"""What makes numbers of a type that it is told: the names by where they are."""
 _DROPOUTS = (
     (torch, "dropout"),
     *(
@@ -66,29 +80,35 @@ def seeded(number: int = 0) -> Iterator[None]:
         _GENERATORS.append(own)
 
 
-class _InFloat64(TorchFunctionMode):
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if func in _CASTS:
-            func = torch.Tensor.double
-        # Nearly every call goes straight on: this runs for each function that a model calls.
+def _widening(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that is asked for float64 where it would be asked for less."""
+
+    @functools.wraps(function)  # who watches what is called goes by the name
+    def wider(*args: Any, **kwargs: Any) -> Any:
         for value in args:
             if type(value) is torch.dtype:
                 args = tuple(
                     _WIDER.get(value, value) if type(value) is torch.dtype else value for value in args
                 )
                 break
-        if not kwargs:
-            return func(*args)
-        for value in kwargs.values():
+        for name, value in kwargs.items():
             if type(value) is torch.dtype:
-                kwargs = {
-                    name: _WIDER.get(value, value) if type(value) is torch.dtype else value
-                    for name, value in kwargs.items()
-                }
-                break
-        return func(*args, **kwargs)
+                kwargs[name] = _WIDER.get(value, value)
+        return function(*args, **kwargs)
+
+    return wider
+
+
+def _put(stack: ExitStack, holder: Any, name: str, value: Any) -> None:
+    """Exchange an attribute until the stack is left."""
+    if name in vars(holder):
+        stack.callback(setattr, holder, name, vars(holder)[name])
+    else:  # a class has it from another
+        stack.callback(delattr, holder, name)
+    setattr(holder, name, value)
+
+
+_open = 0  # how many `in_float64` are
 
 
 @contextmanager
@@ -96,15 +116,25 @@ def in_float64() -> Iterator[None]:
     """Casts to narrower floats become casts to float64.
 
     Many models compute a norm or a softmax in float32 whatever the type of their weights; an influence below
-    its resolution would be rounded to nothing there.
+    its resolution would be rounded to nothing there. PyTorch's own functions are exchanged for the time being: a mode that looks at each
+    function that is called takes a third of the time of a tiny model's forward pass.
     """
+    global _open
     default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        with _InFloat64():
+    with ExitStack() as stack:
+        stack.callback(torch.set_default_dtype, default)
+        torch.set_default_dtype(torch.float64)
+        if not _open:
+            for name in ("float", "half", "bfloat16"):
+                _put(stack, torch.Tensor, name, torch.Tensor.double)
+            for holder, names in TYPED.items():
+                for name in names.split():
+                    _put(stack, holder, name, _widening(getattr(holder, name)))
+        _open += 1
+        try:
             yield
-    finally:
-        torch.set_default_dtype(default)
+        finally:
+            _open -= 1
 
 
 @contextmanager
@@ -126,11 +156,6 @@ def without_dropout(model: nn.Module) -> Iterator[None]:
         return args[0] if args else kwargs["input"]
 
     with ExitStack() as stack:
-
-        def put(holder: Any, name: str, value: Any) -> None:
-            stack.callback(setattr, holder, name, getattr(holder, name))
-            setattr(holder, name, value)
-
         holders = [
             *model.modules(),
             *{id(m.config): m.config for m in model.modules() if hasattr(m, "config")}.values(),
@@ -138,10 +163,10 @@ def without_dropout(model: nn.Module) -> Iterator[None]:
         for holder in holders:
             for name, value in list(vars(holder).items()) if hasattr(holder, "__dict__") else ():
                 if name.endswith("layerdrop") and isinstance(value, float) and value:
-                    put(holder, name, 0.0)
+                    _put(stack, holder, name, 0.0)
         for place, name in _DROPOUTS:
-            put(place, name, untouched)
-        put(nn.functional, "scaled_dot_product_attention", attend)
+            _put(stack, place, name, untouched)
+        _put(stack, nn.functional, "scaled_dot_product_attention", attend)
         yield
 
 
