@@ -1,113 +1,44 @@
-"""Conditions under which models run, and their copies: nothing is left of either behind them."""
+"""Conditions under which models run leave no trace, and are the same each time."""
 
-import copy
-from collections.abc import Callable
-from typing import Any
+from __future__ import annotations
 
-import pytest
+import random
+
+import numpy as np
 import torch
-from torch import Tensor, nn
 
-from ptmkb.probe import subjects
-from ptmkb.probe.copies import copied
-from ptmkb.probe.numerics import without_dropout
-
-X = torch.linspace(-1, 1, 24).reshape(1, 4, 6)
+from ptmkb.probe.numerics import seeded
 
 
-class Attending(nn.Module):
-    """Self-attention by PyTorch's module, which computes it in one of two ways."""
-
-    def __init__(self, weights: bool) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.inner = nn.MultiheadAttention(6, 2, dropout=0.5, batch_first=True)
-        self.weights = weights
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x, x, x, need_weights=self.weights)[0]  # type: ignore[no-any-return]
+def _draws() -> tuple[float, float, float]:
+    return float(np.random.rand()), random.random(), float(torch.rand(()))
 
 
-class Calling(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
-F = nn.functional
-
-
-@pytest.mark.parametrize(
-    "model",
-    [
-        nn.Dropout(0.5),
-        nn.Dropout1d(0.5),
-        nn.AlphaDropout(0.5),
-        Attending(weights=True),
-        Attending(weights=False),
-        Calling(lambda x: F.dropout(input=x, p=0.5)),
-        Calling(lambda x: torch.dropout(x, 0.5, True)),
-        Calling(lambda x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.5)),
-        Calling(lambda x: F.scaled_dot_product_attention(x, x, x, torch.ones(4, 4, dtype=torch.bool), 0.5, False)),
-        Calling(lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=torch.zeros(4, 4), dropout_p=0.5)),
-    ],
-)  # fmt: skip
-def test_no_dropout_of_any_kind(model: nn.Module) -> None:
-    model.train()
-    with without_dropout(model):
-        once, again = model(X), model(X)
-    assert torch.equal(once, again)
-    if not isinstance(model, Calling):
-        assert torch.allclose(once, copy.deepcopy(model).eval()(X), atol=1e-6)
-    torch.manual_seed(1)
-    assert not torch.equal(model(X), model(X)), "what was exchanged is back"
+def test_seeded_runs_draw_the_same_and_leave_the_generators_as_they_were() -> None:
+    before = random.getstate(), np.random.get_state()[1:], torch.get_rng_state()
+    with seeded():
+        first = [_draws(), _draws()]
+    with seeded():
+        assert [_draws(), _draws()] == first
+    assert random.getstate() == before[0]
+    assert all(
+        np.array_equal(now, then) for now, then in zip(np.random.get_state()[1:], before[1], strict=True)
+    )
+    assert torch.equal(torch.get_rng_state(), before[2])
 
 
-def test_attention_keeps_its_other_arguments() -> None:
-    plain = F.scaled_dot_product_attention
-    mask = torch.ones(4, 4, dtype=torch.bool).tril()
-    with without_dropout(nn.Identity()):
-        given: list[Any] = [
-            F.scaled_dot_product_attention(X, X, X, mask),
-            F.scaled_dot_product_attention(X, X, X, attn_mask=mask),
-            F.scaled_dot_product_attention(X, X, X, None, 0.5, True),
-            F.scaled_dot_product_attention(X, X, X, is_causal=True),
-        ]
-        scaled = F.scaled_dot_product_attention(X, X, X, scale=3.0)
-    assert F.scaled_dot_product_attention is plain
-    assert all(torch.allclose(one, plain(X, X, X, attn_mask=mask)) for one in given)
-    assert torch.equal(scaled, plain(X, X, X, scale=3.0))
+def test_a_seeded_run_in_another_does_not_disturb_it() -> None:
+    with seeded():
+        plain = [_draws(), _draws()]
+    with seeded():
+        first = _draws()
+        with seeded():
+            assert _draws() == plain[0]
+        assert [first, _draws()] == plain
 
 
-def test_layerdrop_is_off_and_comes_back() -> None:
-    model = subjects.subject_of_type("wav2vec2").model
-    model.config.layerdrop = 0.7  # type: ignore[union-attr]
-    with without_dropout(model):
-        assert model.config.layerdrop == 0.0  # type: ignore[union-attr]
-    assert model.config.layerdrop == 0.7  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize("model_type", ["bert", "detr", "mamba"])
-def test_copies_are_deep(model_type: str) -> None:
-    model = subjects.subject_of_type(model_type).model
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-    twin, (again, layers) = copied(model, model), copied(model, (model, list(model.children())))
-    assert type(twin) is type(model)
-    assert all(one is other for one, other in zip(layers, again.children(), strict=True))
-    for ours, theirs in zip(twin.modules(), model.modules(), strict=True):
-        assert ours is not theirs
-        assert vars(ours).keys() == vars(theirs).keys()
-        for name, value in vars(ours).items():
-            if isinstance(value, dict | set | list):
-                assert type(value) is type(vars(theirs)[name])
-                assert value is not vars(theirs)[name], name
-    with torch.no_grad():
-        for parameter in twin.parameters():
-            parameter.add_(1)
-    twin.train().register_forward_hook(lambda *_: None)
-    assert not model.training
-    assert not model._forward_hooks
-    assert all(torch.equal(value, model.state_dict()[name]) for name, value in state.items())
+def test_another_number_gives_other_draws() -> None:
+    with seeded(1):
+        one = _draws()
+    with seeded(2):
+        assert not set(one) & set(_draws())
