@@ -314,7 +314,7 @@ def described(how: Any, wanted: Wanted) -> Any:
 
     Args:
         how: A list: the sizes of vectors (without the batch) in numbers and names of configuration fields. A mapping of one kind to its
-            whole shape: `ones`, `zeros`, `all`, `never`, `some` (every third), `words`, `waves` (real numbers), `images`, `steps` (0, 1,
+            whole shape: `ones`, `zeros`, `all`, `never`, `some` (every third), `words`, `codes` (of a codebook), `waves` (real numbers), `images`, `steps` (0, 1,
             2, … along the last axis), `places` (row and column of each cell of a grid). Of `value` to the value itself. `none`: the
             argument is left out.
         wanted: What a maker may look at.
@@ -342,6 +342,9 @@ def described(how: Any, wanted: Wanted) -> Any:
         return torch.arange(shape[-1]).expand(shape).contiguous()
     if kind == "words":
         return samples.tokens(math.prod(shape[1:]), ordinary_words(wanted.model))[: shape[0]].view(shape)
+    if kind == "codes":
+        codes = range(wanted.setting("codebook_size"))
+        return samples.tokens(math.prod(shape[1:]), codes)[: shape[0]].view(shape)
     if kind == "images":
         return samples.images(math.prod(shape[1:-2]), shape[-2], shape[-1])[: shape[0]].view(shape)
     return samples.vectors(math.prod(shape) // (samples.BATCH * shape[-1]), shape[-1]).view(shape)

@@ -14,6 +14,8 @@ from ptmkb.probe.wanted import Wanted
 
 TRANSCRIPT = 4
 """Words of what was said, or fewer where the sound has few frames."""
+SOUND_FRAMES = 4
+"""Frames of a sound that a text is followed by."""
 IGNORED = -100  # the label that cross-entropy leaves out
 Inputs = Mapping[str, Any]
 
@@ -71,6 +73,21 @@ def _next_words(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Ten
     """What follows each word of the decoder's input, for a model that does not make that input from its labels."""
     words: Tensor = inputs["decoder_input_ids"]
     return torch.cat([words[:, 1:], _other_words(model, 1)], dim=1)
+
+
+def _words_and_frames(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+    """The words, and behind them places for the sound that is to be made of them."""
+    words: Tensor = inputs["input_ids"]
+    wanted = Wanted(model)
+    frame = wanted.setting("audio_latent_token_id", "audio_token_id")
+    places = torch.tensor([wanted.setting("audio_bos_token_id"), *[frame] * SOUND_FRAMES])
+    return torch.cat([words, places.expand(len(words), -1)], dim=1)
+
+
+def _spoken(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
+    """The words of a transducer's decoder: behind each it may go on to the next, and before the first it begins."""
+    words: Tensor = inputs["decoder_input_ids"]
+    return words[:, 1:].clone()
 
 
 def _replaced(model: Any, inputs: Inputs, positions: Mapping[str, int]) -> Tensor:
@@ -149,6 +166,8 @@ _MAKERS: Mapping[str, Callable[[Any, Inputs, Mapping[str, int]], Any]] = {
     "masked-words-and-regions": _masked_words_and_regions,
     "decoder-words": _decoder_words,
     "next-words": _next_words,
+    "words-and-frames": _words_and_frames,
+    "spoken": _spoken,
     "replaced": _replaced,
     "transcript": _transcript,
     "pairs": _pairs,

@@ -124,9 +124,8 @@ def _patch(model: nn.Module, tensor: Tensor, position: int, positions: int) -> T
     if tensor.dim() < 4:  # patches in a row
         return _share(tensor, 1, position, positions)
     if _is_strip(tensor):
-        return _share(
-            tensor.reshape(*tensor.shape[:-1], samples.BATCH, -1), tensor.dim(), position, positions
-        )
+        both = tensor.view(*tensor.shape[:-1], samples.BATCH, -1)
+        return _share(both, tensor.dim(), position, positions)
     pictures = (
         tensor.flatten(1, -4) if tensor.dim() > 4 else tensor.unsqueeze(1)
     )  # (batch, pictures, channels, height, width)

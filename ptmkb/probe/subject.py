@@ -79,6 +79,7 @@ class Subject:
             hidden states, aligned with the stream's positions (class tokens and the like taken off).
         modes: Further ways to run it.
         losses: Batches with labels, empty where the model has no loss.
+        no_loss: Why there are none, then.
         blocks: The repeated layers of each stack, by stream name, in the order in which they run.
         places: Where each stream's positions are in the one sequence that they share, where a text holds places for the others'.
         scale: `tiny`, or the name of the variant whose full size this is.
@@ -91,6 +92,7 @@ class Subject:
     read: Callable[[Any], Mapping[str, Tensor]]
     modes: tuple[Mode, ...] = ()
     losses: tuple[Loss, ...] = ()
+    no_loss: str = "the model computes no loss"
     blocks: Mapping[str, tuple[nn.Module, ...]] = field(default_factory=dict)
     places: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     scale: str = "tiny"

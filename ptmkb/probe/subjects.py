@@ -198,6 +198,7 @@ def subject_of(model: nn.Module, name: str, scale: str = "tiny") -> Subject:
         read=aligned,
         modes=ways,
         losses=losses,
+        no_loss=data.get("no_loss", Subject.no_loss),
         blocks=stacks.blocks(ran, lengths, joint, shared=bool(places)),
         places=places if all(stream in outputs for stream in places) else {},
         scale=scale,

@@ -3,7 +3,7 @@ import torch
 
 from ptmkb.catalogue import load_catalogue
 from ptmkb.probe import tiny
-from ptmkb.probe.measures import Unmeasurable, objective
+from ptmkb.probe.measures import Unmeasurable, learns, objective
 from ptmkb.probe.numerics import in_float64, tensors_in
 from ptmkb.probe.stacks import CROSS, JOINT
 from ptmkb.probe.subjects import ready_inputs, settled, subject_for, subject_of_type
@@ -190,6 +190,13 @@ def test_what_is_remembered_in_objects_is_doubled_too(model_type: str) -> None:
         ("patchtst", "regression"),
         ("funnel", "replaced-token"),
         ("detr", "unknown"),
+        ("clvp", "contrastive"),
+        ("roc_bert", "masked"),
+        ("wav2vec2-conformer", "contrastive"),
+        ("align", "contrastive"),  # labels smoothed
+        ("parakeet_tdt", "unknown"),
+        ("pocket_tts", "unknown"),
+        ("higgs_audio_v2", "unknown"),
     ],
 )
 def test_losses_of_every_kind(model_type: str, expected: str) -> None:
@@ -198,6 +205,19 @@ def test_losses_of_every_kind(model_type: str, expected: str) -> None:
     if expected == "unknown":
         assert reading.detail["loss"] > 0
         assert reading.detail["why"] == "loss computed, formula not recognised"
+
+
+@pytest.mark.parametrize(
+    ("model_type", "why"),
+    [("omdet-turbo", "not implemented"), ("parakeet_rnnt", "torchaudio"), ("vit_mae", None), ("clip_text_model", "no loss")],
+)  # fmt: skip
+def test_a_model_without_a_loss_says_why(model_type: str, why: str | None) -> None:
+    subject = subject_of_type(model_type)
+    assert bool(subject.losses) is (why is None)
+    for measure in (learns, objective):
+        if why is not None:
+            with pytest.raises(Unmeasurable, match=why):
+                measure.measure(subject)
 
 
 def test_modes() -> None:

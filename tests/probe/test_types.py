@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from transformers import AutoModel
 
 from benchmarks import survey_types
 from ptmkb.catalogue import load_catalogue
-from ptmkb.probe import tiny
+from ptmkb.probe import targets, tiny
 from ptmkb.probe.numerics import tensors_in
 from ptmkb.probe.survey import survey
 
@@ -135,3 +136,19 @@ def test_a_stopped_survey_goes_on(tmp_path, capsys) -> None:
     assert kept[0]["parameters"] == 7, "what was known is not done again"
     assert kept[1]["runs"]
     assert "2 types: 2 build, 2 run (100.0%)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(targets.__file__).parent / "data").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_no_data_file_says_a_thing_twice(path: Path) -> None:
+    """Of two equal keys YAML keeps the last without a word."""
+    nodes = [yaml.compose(path.read_text(encoding="utf-8"))]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value]
+            assert len(keys) == len(set(keys)), sorted(key for key in keys if keys.count(key) > 1)
+            nodes += [value for _, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            nodes += node.value

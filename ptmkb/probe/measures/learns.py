@@ -59,7 +59,7 @@ def measure(subject: Subject) -> dict[str | None, Reading]:
     from ptmkb.probe.copies import copied
 
     if not subject.losses:
-        raise Unmeasurable("the model computes no loss")
+        raise Unmeasurable(subject.no_loss)
     model = copied(subject.model, subject.model).train()
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     frozen = sorted(name for name, parameter in model.named_parameters() if not parameter.requires_grad)

@@ -92,7 +92,7 @@ def measure(subject: Subject) -> dict[str | None, Reading]:
     from ptmkb.probe.numerics import in_float64
 
     if not subject.losses:
-        raise Unmeasurable("the model computes no loss")
+        raise Unmeasurable(subject.no_loss)
     doubled = subject.doubled()
     with in_float64():
         runs = _Runs(doubled)
