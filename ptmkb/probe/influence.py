@@ -104,13 +104,7 @@ class _Experiment:
         return outputs, taps
 
     def run(self, draws: int, seed: int) -> dict[tuple[str, str], Influence]:
-        noise = {name: float(difference.max()) for name, difference in self.differences(self.inputs).items()}
-        order = self.batch_order_difference()
-        batch_order = {name: order[name] > self.threshold(name, noise[name]) for name in order}
-        noise = {
-            name: max(noise[name], 0.0 if batch_order.get(name, True) else order[name]) for name in noise
-        }
-
+        noise, batch_order = self.noise_and_order()
         found = {}
         for stream in self.streams.values():
             generator = torch.Generator().manual_seed(seed)
@@ -131,6 +125,19 @@ class _Experiment:
                     batch_order=batch_order.get(name),
                 )
         return found
+
+    def noise_and_order(self) -> tuple[dict[str, float], dict[str, bool]]:
+        """By output or tap, what runs of the same inputs differ by; and whether the order of the samples matters, where that can be told."""
+        order = self.batch_order_difference()
+        if order.keys() == self.all.keys() and all(
+            order[name] <= RELATIVE_FLOOR * self.scale[name] for name in order
+        ):
+            return order, dict.fromkeys(order, False)  # what is equal in another order is equal in the same
+        noise = {name: float(difference.max()) for name, difference in self.differences(self.inputs).items()}
+        matters = {name: order[name] > self.threshold(name, noise[name]) for name in order}
+        return {
+            name: max(noise[name], 0.0 if matters.get(name, True) else order[name]) for name in noise
+        }, matters
 
     def threshold(self, name: str, noise: float) -> float:
         return max(NOISE_FACTOR * noise, RELATIVE_FLOOR * self.scale[name])

@@ -3,7 +3,7 @@
 Method. One input position is replaced by another valid value in each of two samples, all else fixed, in float64,
 `eval` mode, the same seed before every run; by two values in each where one leads to no pattern that has a name. An
 output position that moves by more than the threshold depends on it. The threshold stands on a measured noise
-floor: 100 times what a rerun of the same inputs, and the same batch in another order, differ by, but at least
+floor: 100 times what the same batch in another order, and a rerun of the same inputs, differ by, but at least
 1e-12 of the largest output. The matrix of
 dependencies (outputs × inputs) is then named by `ptmkb.probe.patterns`. The width of a window is read from
 the same matrix taken behind the first layer; that each layer sees on its own, given its input of the plain run
