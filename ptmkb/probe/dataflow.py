@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ptmkb.probe.memory import shared
 from ptmkb.probe.numerics import seeded, tensors_in
 from ptmkb.probe.subject import Subject
-from ptmkb.probe.tracing import Tracer
+from ptmkb.probe.tracing import Tracer, run_subject
 
 NORM, INPUT, FIXED = "<norm>", "<input>", "<fixed>"  # names that no function has
 _FUNCTIONS = {
@@ -252,6 +253,12 @@ def _sequences(value: Any) -> Iterator[Tensor]:
             yield tensor
 
 
+def plain_run(subject: Subject) -> Tracer:
+    """What a tracer saw of one run, once for all measures that only look at it."""
+    return record(subject) if subject.scale == "tiny" else run_subject(subject)
+
+
+@shared
 def record(subject: Subject) -> Recorder:
     """Run a subject once and record the path of the data.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Set
 from functools import cached_property
 
@@ -38,6 +39,7 @@ class Entrance:
     def __init__(self, recorder: Recorder, graph: Graph, owner: Mapping[int, str], given: Set[int]) -> None:
         self.recorder, self.nodes, self.graph = recorder, recorder.nodes, graph
         self.owner, self.given = owner, given
+        self._makers: dict[int, Element | None] = {}
 
     def before(self, start: int) -> list[Element]:
         """What runs between the model's inputs, or another stack's results, and a first block."""
@@ -62,7 +64,7 @@ class Entrance:
         if op in _JOINING:
             sides = [self._side(term) for term in self._sources(at)]
             return sides if all(sides) else []
-        if op not in ADDITIONS or self.nodes[at].fixed:
+        if op not in ADDITIONS or self.nodes[at].fixed or not self._looks_up:
             return []
         terms, sides = [], []
         waiting = list(self.nodes[at].inputs)
@@ -73,8 +75,8 @@ class Entrance:
                 and self.nodes[term].tensor.shape == self.nodes[at].tensor.shape
             ):
                 waiting[:0] = self.nodes[term].inputs
-            elif self._side(term):
-                terms.append(self._side(term))
+            elif side := self._side(term):
+                terms.append(side)
         lookups = [
             name
             for side in terms
@@ -98,6 +100,11 @@ class Entrance:
             sorted(n for n in region if n not in self.owner and (not stacks or self._after_stack(n)))
         )
         return [*({"kind": "stack", "name": name} for name in stacks), *made]
+
+    @cached_property
+    def _looks_up(self) -> bool:
+        """Whether anything is looked up in a table, as words are."""
+        return any(node.op == "embedding" for node in self.nodes)
 
     def _after_stack(self, at: int) -> bool:
         return at in self._behind
@@ -149,7 +156,12 @@ class Entrance:
         return _once(elements)
 
     def _maker(self, at: int) -> Element | None:
-        """What a node before the first block does, None for nothing to speak of."""
+        """What a node before the first block does, None for nothing to speak of; a new element every time."""
+        if at not in self._makers:
+            self._makers[at] = self._found(at)
+        return copy.deepcopy(self._makers[at])
+
+    def _found(self, at: int) -> Element | None:
         node = self.nodes[at]
         if node.op == NORM:
             return {"kind": "norm", "norm": node.about["kind"]}

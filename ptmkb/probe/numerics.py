@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.random import mtrand
 from torch import nn
 
 _WIDER = dict.fromkeys((torch.float32, torch.float16, torch.bfloat16), torch.float64)
@@ -49,6 +50,10 @@ _DROPOUTS = (
 )
 
 
+# NumPy takes longer to copy a generator's state than to seed another one in its place, and to make one longer than either.
+_GENERATORS: list[np.random.MT19937] = []
+
+
 def seed(number: int = 0) -> None:
     """Seed the generators of torch (on the CPU), NumPy and Python.
 
@@ -62,14 +67,17 @@ def seed(number: int = 0) -> None:
 @contextmanager
 def seeded(number: int = 0) -> Iterator[None]:
     """Seed the generators of torch (on the CPU), NumPy and Python, and put them back afterwards."""
-    of_python, of_numpy, of_torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    of_python, of_numpy, of_torch = random.getstate(), mtrand.get_bit_generator(), torch.get_rng_state()
+    own = _GENERATORS.pop() if _GENERATORS else np.random.MT19937()
+    mtrand.set_bit_generator(own)
     seed(number)
     try:
         yield
     finally:
         torch.set_rng_state(of_torch)
         random.setstate(of_python)
-        np.random.set_state(of_numpy)
+        mtrand.set_bit_generator(of_numpy)
+        _GENERATORS.append(own)
 
 
 def _widening(function: Callable[..., Any]) -> Callable[..., Any]:

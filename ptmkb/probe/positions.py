@@ -76,7 +76,8 @@ def _entering(subject: Subject, stream: Stream, stack: str) -> Entering:
         steps = (hidden[:, 1:] - hidden[:, :-1]).abs().amax(dim=(0, 2))
         if bool((steps > SAME * hidden.abs().max()).all()):
             tables = _tables(subject, hidden)
-            kind = "learned" if tables else "sinusoidal" if _by_distance(hidden) else "fixed"
+            spaced = hidden.shape[1] > 2 and _by_distance(hidden)  # two are always one distance apart
+            kind = "learned" if tables else "sinusoidal" if spaced else "fixed"
             # A convolution as wide as the sample sees an end from everywhere, which looks like positions that are fixed.
             kinds += [] if rows.mixed and kind == "fixed" else [f"absolute-{kind}"]
     return Entering(tuple(kinds), tables, bool(rows.own))

@@ -123,6 +123,10 @@ def _patch(model: nn.Module, tensor: Tensor, position: int, positions: int) -> T
         return _share(tensor.view(samples.BATCH, -1, *tensor.shape[1:]), 1, position, positions)
     if tensor.dim() < 4:  # patches in a row
         return _share(tensor, 1, position, positions)
+    if _is_strip(tensor):
+        return _share(
+            tensor.reshape(*tensor.shape[:-1], samples.BATCH, -1), tensor.dim(), position, positions
+        )
     pictures = (
         tensor.flatten(1, -4) if tensor.dim() > 4 else tensor.unsqueeze(1)
     )  # (batch, pictures, channels, height, width)
@@ -142,6 +146,11 @@ def _patch(model: nn.Module, tensor: Tensor, position: int, positions: int) -> T
         top : max(top + 1, int((row + 1) * height)),
         left : max(left + 1, int((column + 1) * width)),
     ]
+
+
+def _is_strip(tensor: Tensor) -> bool:
+    """Whether the patches of both samples stand side by side in one picture: (1, channels, height of a patch, width of all)."""
+    return tensor.dim() == 4 and tensor.shape[0] < samples.BATCH
 
 
 def _evenly(cells: int) -> tuple[int, int]:
@@ -177,6 +186,8 @@ def _cells(model: nn.Module, value: Tensor, positions: int | None) -> int | None
     grid = _grid(model, value)
     if grid is None:
         return None
+    if _is_strip(value):
+        return grid[0] * grid[1] // samples.BATCH
     cells = grid[0] * grid[1]
     pictures = value.flatten(1, -4) if value.dim() > 4 else value.unsqueeze(1)
     layers = pictures.shape[1] // _together(model, pictures)

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ptmkb.probe.dataflow import plain_run
 from ptmkb.probe.experts import Experts, expert_sets
 from ptmkb.probe.numerics import seeded, tensors_in
 from ptmkb.probe.subject import Subject
 from ptmkb.probe.trace import Trace
-from ptmkb.probe.tracing import Tracer, plain_run
+from ptmkb.probe.tracing import Tracer
 
 _SCORINGS = ("softmax", "sigmoid")
 _SAME_SIZE = 0.02  # share by which weights may miss a whole multiple of an expert's (biases, gates)

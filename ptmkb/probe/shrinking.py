@@ -87,6 +87,8 @@ _SIZES: tuple[tuple[str, Callable[[int], int]], ...] = (
         _at_most(EXPERT_FEED_FORWARD),
     ),
     # Heads and their sizes.
+    # Scores of an indexer are sums of rectified ones: with few heads many are 0, and which of equals are chosen is nobody's decision.
+    (r"index_n_heads", _at_most(4 * HEADS)),
     (
         r"(.*_)?(num|n)_(key_value|kv)_heads|(.*_)?num_query_groups",
         lambda v: v,
@@ -95,7 +97,7 @@ _SIZES: tuple[tuple[str, Callable[[int], int]], ...] = (
         r"(.*_)?(num_attention|attention|num|n|self_attention|cross_attention)_heads?",
         _heads,
     ),
-    (r"(.*_)?linear_num_(key|value)_heads|index_n_heads", _heads),
+    (r"(.*_)?linear_num_(key|value)_heads", _heads),
     (
         r"(.*_)?(head_dim|head_size|d_kv|d_head|kv_channels|dim_head)|(qk_nope|qk_rope|v)_head_dim",
         _at_most(HEAD_SIZE),

@@ -20,7 +20,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from ptmkb.probe.measures import Unmeasurable
-from ptmkb.probe.memory import shared
 from ptmkb.probe.numerics import run_experts, seeded, tensors_in
 from ptmkb.probe.operands import einsum_batch, product_sizes
 from ptmkb.probe.subject import Subject
@@ -333,12 +332,6 @@ def remember(subject: Subject, tracer: Tracer) -> None:
     """Have `run_subject` give what the first run saw."""
     tracer.settle(subject.blocks)
     _ON_META[subject.model] = tracer
-
-
-@shared
-def plain_run(subject: Subject) -> Tracer:
-    """What `run_subject` saw, once for all measures that only look at it."""
-    return run_subject(subject)
 
 
 def run_subject(subject: Subject, inputs: Mapping[str, Any] | None = None) -> Tracer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
 import pytest
 import transformers
@@ -13,7 +14,7 @@ from ptmkb.catalogue import load_catalogue
 from ptmkb.probe import memory, probing, targets, tiny
 from ptmkb.probe.children import GIB
 from ptmkb.probe.findings import joined, unclaimed
-from ptmkb.probe.measures import load_measure, measure_names
+from ptmkb.probe.measures import flow, load_measure, measure_names
 from ptmkb.probe.record import (
     EVIDENCE,
     Built,
@@ -79,6 +80,29 @@ def test_nearly_every_type_shows_its_flow_and_its_structure(record: ProbeRecord)
     assert share("flow") >= 0.85
     assert share("shape") >= 0.75
     assert share("structure") >= 0.6
+
+
+NOT_CAUSAL = {
+    "cpmant": "its forward pass marks all tokens of its input as context, which each of them sees",
+}
+"""Classes named `…ForCausalLM` whose positions see later ones when they are run as here, and why."""
+
+
+def test_what_is_named_causal_looks_back_alone(record: ProbeRecord) -> None:
+    def causal(flows: dict[str | None, Any]) -> bool:
+        own = [value for part, value in flows.items() if part in (None, "text")]
+        return bool(own) and all(flow.agrees({"kind": "causal"}, value) for value in own)
+
+    named = [m for m in record.models if m.built and m.built.architecture.endswith("ForCausalLM")]
+    assert len(named) > 130
+    recorded = {m.id: {one.part: one.value for one in m.measured if one.measure == "flow"} for m in named}
+    # The record may be older than what builds the models: whatever is not causal there is measured again.
+    again = {
+        name: {part: reading.value for part, reading in flow.measure(subject_of_type(name)).items()}
+        for name, flows in recorded.items()
+        if not causal(flows)
+    }
+    assert {name for name, flows in again.items() if not causal(flows)} == set(NOT_CAUSAL), again
 
 
 def test_the_record_is_small_and_every_type_one_line(record: ProbeRecord) -> None:

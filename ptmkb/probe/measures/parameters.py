@@ -152,9 +152,9 @@ def _embeddings(model: nn.Module) -> dict[str, Tensor]:
 
 def _active(subject: Subject, total: int) -> tuple[int, dict[str, Any]]:
     """Parameters that one token goes through, and what was found of the experts; nothing where there are none."""
+    from ptmkb.probe.dataflow import plain_run
     from ptmkb.probe.experts import expert_sets
     from ptmkb.probe.routing import may_have_experts
-    from ptmkb.probe.tracing import plain_run
 
     if not any(subject.blocks.values()) or not may_have_experts(subject.model):
         return total, {}

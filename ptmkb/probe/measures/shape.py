@@ -69,7 +69,7 @@ def measure(subject: Subject) -> dict[str | None, Reading]:
     Raises:
         Unmeasurable: The subject knows no layers, or a forward pass does not run on `meta`.
     """
-    from ptmkb.probe.tracing import plain_run
+    from ptmkb.probe.dataflow import plain_run
 
     if not any(subject.blocks.values()):
         raise Unmeasurable("no repeated layers are known")

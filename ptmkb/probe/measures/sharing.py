@@ -57,7 +57,7 @@ def measure(subject: Subject) -> dict[str | None, Reading]:
     Raises:
         Unmeasurable: It has no two parts that could share weights.
     """
-    from ptmkb.probe.tracing import plain_run
+    from ptmkb.probe.dataflow import plain_run
 
     tracer = plain_run(subject)
     readings: dict[str | None, Reading] = {}
