@@ -143,8 +143,18 @@ def decoding(subject: Subject) -> tuple[Decoding, Any]:
     if cache is None:
         raise Unmeasurable("it returns no cache that its forward pass takes again")
     held = [place for name, places in subject.places.items() if name != "text" for place in places]
-    shortest = 1 + max(held, default=0) if not tokens.startswith("decoder") else 1
+    # A prompt goes on with a word: some models count positions wrongly behind one that ends in a picture.
+    shortest = 2 + max(held) if held and not tokens.startswith("decoder") else 1
+    shortest = max(shortest, _prefix(inputs))
     return Decoding(subject.model, inputs, tokens, cache, switches, shortest), returned
+
+
+def _prefix(inputs: Inputs) -> int:
+    """How long the prompt is, where the inputs say of each position whether it is in the prompt (0) or what is to be written (1)."""
+    types = inputs.get("token_type_ids")
+    if not isinstance(types, Tensor) or not types.any() or bool((types.diff() < 0).any()):
+        return 0
+    return int((types == 0).sum(dim=1).max())
 
 
 def static_cache(way: Decoding) -> Any:

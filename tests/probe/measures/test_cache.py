@@ -47,6 +47,12 @@ def test_decoders(subject: Build, name: str, growth: str) -> None:
         ("bart", {"equal": True, "growth": "linear"}),
         ("llava", {"equal": True, "growth": "linear"}),
         ("qwen3_next", {"equal": True, "growth": "mixed"}),
+        ("minicpmv4_7", {"equal": True}),  # the prompt goes on behind its picture
+        (
+            "paligemma",
+            {"equal": True, "growth": "linear"},
+        ),  # the prompt, all of which sees all of it, is whole
+        ("axk2", {"equal": True, "growth": "linear"}),  # no two positions score alike
         ("qwen2_audio", {"equal": True, "growth": "linear"}),  # the prompt holds the whole sound
         ("voxtral_realtime_text", {"equal": True, "growth": "bounded"}),  # each step is told the delay anew
         # What it remembers is seen from one side only, while a run of all positions lets each see every other.
