@@ -27,8 +27,7 @@ MAX_LAYERS = 6
 VOCABULARY = 128
 CODES = 32
 POSITIONS = 64
-SOUNDS = 12
-"""Positions of a speech encoder that insists on as many frames as fill all of them."""
+SOUNDS = 12  # positions of a speech encoder that insists on as many frames as fill all of them
 WINDOW = 4
 EXPERTS = 4
 PATCH = 4
@@ -37,8 +36,7 @@ PYRAMID_IMAGE = 64
 MEL_BINS = 16
 QUERIES = 8
 FILTERS = 4
-RATIO = 2
-"""By which a sound gets shorter, or longer, from one stage of convolutions to the next."""
+RATIO = 2  # by which a sound gets shorter, or longer, from one stage of convolutions to the next
 FRAMES = 4
 """Pictures of a video."""
 FIRST_SPECIAL = 100
