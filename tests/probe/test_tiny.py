@@ -1,5 +1,8 @@
+from pathlib import Path
+
 import pytest
 import torch
+from ruamel.yaml import YAML
 from transformers import AutoModelForMaskedLM, BertConfig
 
 from ptmkb.catalogue import Catalogue, load_catalogue
@@ -19,6 +22,13 @@ def catalogue() -> Catalogue:
 
 def parameters(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "data", sorted((Path(tiny.__file__).parent / "data").glob("*.yaml")), ids=lambda path: path.name
+)
+def test_nothing_is_said_twice_in_the_data(data: Path) -> None:
+    YAML(typ="safe").load(data)  # which refuses a key that comes again; of two, only the last would count
 
 
 @pytest.mark.parametrize("model_id", MODELS)
