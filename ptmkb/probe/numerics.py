@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._decomp.decompositions_for_jvp  # compiled when a loss first wants it, which fails in the modes below
 from numpy.random import mtrand
 from torch import nn
 

@@ -94,7 +94,7 @@ def test_class_tokens_are_taken_off() -> None:
         ("mimi_decoder", {"audio": 6}),
         ("patchtst", {"series": 32}),
         ("detr", {"image": 4}),
-        ("grounding-dino", {"text": 12, "image": 85}),
+        ("grounding-dino", {"text": 12, "image": 22}),
     ],
 )
 def test_streams_of_every_kind(model_type: str, streams: dict[str, int]) -> None:
