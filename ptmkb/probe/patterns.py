@@ -101,6 +101,9 @@ def conclude(
         return pattern
     own = [classify(layer) for layer in layers if len(layer) == len(whole)]
     local = classify(first) if first is not None and len(first) == len(whole) else next(iter(own), None)
+    near = [layer for layer in own if _is_near(layer, len(whole))]
+    if local is not None and pattern.kind in _UNBOUNDED and not _is_near(local, len(whole)):
+        local = None
     if local is not None and local.kind in ("sliding-window", "dilated-window"):
         size, step = len(whole), local.value.get("dilation", 1)
         ahead = local.value.get("ahead", 0)
@@ -108,8 +111,6 @@ def conclude(
         depths = range(1, size + 1) if depth is None else (depth,)
         if any(_equal(whole, _in_band(step * before * n, step * ahead * n, step)) for n in depths):
             return local
-    # A layer's own window is believed up to half of the sequence: what a decaying state keeps of far positions may be too little to see.
-    near = [layer for layer in own if 2 * layer.value.get("window", 0) <= len(whole)]
     local = next((layer for layer in (local, *near) if layer is not None and _is_local(layer)), None)
     if local is None or pattern.kind not in _UNBOUNDED:
         return pattern
@@ -142,6 +143,15 @@ _SIZES = ("window", "ahead", "dilation", "chunk", "back")
 def _is_local(pattern: Pattern) -> bool:
     """Whether not even all that the direction allows is seen."""
     return pattern.kind in ("sliding-window", "dilated-window", "chunked") or "window" in pattern.value
+
+
+def _is_near(pattern: Pattern, size: int) -> bool:
+    """Whether a layer's window, if it has one, ends within half of the sequence on either side.
+
+    A wider one is not believed: what a decaying state keeps of far positions may be too little to see.
+    """
+    window, ahead = pattern.value.get("window", 0), pattern.value.get("ahead", 0)
+    return 2 * max(window - ahead, ahead + 1) <= size or "window" not in pattern.value
 
 
 def _equal(matrix: Matrix, expected: Entry) -> bool:
