@@ -171,6 +171,11 @@ def _mixer(reach: Reach, attentions: Sequence[Attention], operations: set[str]) 
             "mixer": "cross-attention" if attentions and (reach.others or CROSS in reach.stacks) else "none"
         }
     if attentions:
+        if pattern.kind == "causal-with-bidirectional-spans" and "window" in pattern.value:
+            return {
+                "mixer": "sliding-window",
+                "window": pattern.value["window"],
+            }  # the pictures are no layer's doing
         span = {
             "sliding-window": {"mixer": "sliding-window", **_numbers(pattern.value, "window", "ahead")},
             "chunked": {"mixer": "chunked", **_numbers(pattern.value, "chunk")},

@@ -102,7 +102,13 @@ def conclude(
     own = [classify(layer) for layer in layers if len(layer) == len(whole)]
     local = classify(first) if first is not None and len(first) == len(whole) else next(iter(own), None)
     near = [layer for layer in own if _is_near(layer, len(whole))]
-    if local is not None and pattern.kind in _UNBOUNDED and not _is_near(local, len(whole)):
+    others_see_all = not all(map(_is_local, own))
+    if (
+        local is not None
+        and pattern.kind in _UNBOUNDED
+        and others_see_all
+        and not _is_near(local, len(whole))
+    ):
         local = None
     if local is not None and local.kind in ("sliding-window", "dilated-window"):
         size, step = len(whole), local.value.get("dilation", 1)

@@ -99,7 +99,7 @@ def test_window_is_read_behind_the_first_of_equal_layers(
     size: int, back: int, depth: int, ahead: int
 ) -> None:
     first, whole = band(size, back - 1, ahead), band(size, (back - 1) * depth, ahead * depth)
-    if 2 * max(back, ahead + 1) <= size:
+    if max(back - 1, ahead) < size - 1:
         assert conclude(whole, first, depth).value["window"] == back + ahead
 
 
@@ -112,10 +112,13 @@ def test_window_beside_layers_that_see_all(whole: Callable[[int, int], bool], ki
     assert (value["kind"], value["whole"]) == ("local-global", kind)
 
 
-def test_a_first_layer_that_forgets_what_is_far_has_no_window() -> None:
+def test_a_first_layer_that_forgets_what_is_far_has_no_window_beside_one_that_sees_all() -> None:
     causal = matrix(16, lambda i, j: j <= i)
-    assert conclude(causal, band(16, 11), 2).value == {"kind": "causal"}
-    assert conclude(causal, band(16, 7), None).value == {"kind": "sliding-window", "window": 8}
+    assert conclude(causal, band(16, 11), 2, layers=[band(16, 11), causal]).value == {"kind": "causal"}
+    near = conclude(causal, band(16, 11), 3, layers=[band(16, 11), causal, band(16, 3)]).value
+    assert near == {"kind": "local-global", "window": 4, "whole": "causal"}
+    every = conclude(causal, band(16, 11), 2, layers=[band(16, 3), band(16, 3)]).value
+    assert every == {"kind": "sliding-window", "window": 12}
 
 
 def test_wide_reach_that_one_window_cannot_explain_is_not_that_window() -> None:

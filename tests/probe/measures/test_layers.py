@@ -53,6 +53,8 @@ def test_models_of_one_stack(subject: Build, name: str, expected: str) -> None:
         ("deberta", "2 × full multi-head dense"),
         ("falcon", "2 × full multi-query dense"),
         ("gemma3_text", "1 × sliding-window 4 grouped-query dense; 1 × full grouped-query dense"),
+        # A picture, whose places see each other, makes no other layer of one with a window.
+        ("gemma3", "1 × sliding-window 4 grouped-query dense; 1 × full grouped-query dense"),
         ("llama4_text", "1 × chunked 4 grouped-query experts; 1 × full grouped-query experts"),
         ("deepseek_v3", "1 × full latent dense; 1 × full latent experts"),
         ("minimax", "1 × full grouped-query experts; 1 × linear-attention experts"),
