@@ -101,12 +101,11 @@ def routed_layers(subject: Subject) -> dict[int, Routed]:
     """The layers that choose between experts, by their place in the order of running."""
     scored: list[Scored] = []
     outputs: list[Tensor] = []
-    if subject.scale == "tiny":
+    trace = plain_run(subject).trace
+    if subject.scale == "tiny" and any(expert_sets(trace, index) for index in range(len(trace.layers))):
         tracer, outputs = _traced(subject)
         scored = tracer.scored
         trace = tracer.trace
-    else:
-        trace = plain_run(subject).trace
     found = {}
     for index in range(len(trace.layers)):
         experts = expert_sets(trace, index)
