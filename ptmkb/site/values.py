@@ -54,8 +54,8 @@ def value_text(measure: str, value: Any, language: str) -> str:
         return ", ".join(value_text(measure, item, language) for item in value)
     if not isinstance(value, str):
         return str(value)
-    own = word_or(measure, value, language)  # a causal objective is not called what a causal flow is called
-    return own if own != value else word_or("value", value, language)
+    # A causal objective is not called what a causal flow is called.
+    return word_or(measure, value, language, "value")
 
 
 def _extra(key: str, language: str) -> str:
@@ -76,8 +76,7 @@ def caption_text(measure: str, value: Any, language: str) -> str:
 
 def _label(measure: str, key: str, language: str) -> str:
     """The name of a field of a measured mapping: the measure's own word, or the one of shapes."""
-    own = word_or(measure, key, language)
-    return own if own != key else word_or("shape", key, language)
+    return word_or(measure, key, language, "shape")
 
 
 def part_text(part: str | None, language: str) -> str:

@@ -33,13 +33,14 @@ def word(key: str, language: str, **values: object) -> str:
     return text.format(**values) if values else text
 
 
-def word_or(family: str, value: str, language: str) -> str:
+def word_or(family: str, value: str, language: str, *others: str) -> str:
     """A label of an open vocabulary (a part's name, a measured value), or the value itself where it has none.
 
     Args:
         family: The first part of the key in `data/words*.yaml`.
         value: The rest of the key.
         language: `en` or `zh`.
+        *others: Families to look in, in order, where the first has no such label.
     """
-    texts = _all().get(f"{family}.{value}")
+    texts = next((found for one in (family, *others) if (found := _all().get(f"{one}.{value}"))), None)
     return texts[language] if texts else value

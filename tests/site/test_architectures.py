@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import escape
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from ptmkb.probe.record import Measurement, ModelRecord, read_architectures
 from ptmkb.site import Knowledge, Page, gather
 from ptmkb.site.pages.architectures import facets, pages
+from ptmkb.site.reasons import reason_text
 from ptmkb.site.values import value_text
 
 RECORD = read_architectures()
@@ -34,14 +36,15 @@ def test_every_type_has_its_page_and_its_row(knowledge: Knowledge, made: dict[st
         assert text.startswith(f"# `{model.id}`\n")
         if model.status == "skipped":
             assert model.why
-            assert model.why in text
-            assert f"- `{model.id}`: {model.why}" in table
+            why = reason_text(model.why, knowledge.language)
+            assert why in text
+            assert f"- `{model.id}`{'：' if knowledge.language == 'zh' else ': '}{why}" in table
             continue
         assert f'<a href="{model.id}/"><code>{model.id}</code></a>' in table
         if model.built:
             assert f"/blob/v{RECORD.transformers}/src/{model.built.file}" in text
         for one in model.unmeasured:
-            assert one.why.split()[0] in text
+            assert escape(reason_text(one.why, knowledge.language)) in text
 
 
 def test_a_page_shows_what_was_measured(knowledge: Knowledge, made: dict[str, Page]) -> None:

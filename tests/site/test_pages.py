@@ -153,6 +153,8 @@ def test_values_in_words() -> None:
     assert value_text("flow", "causal", "en") == "causal"
     assert value_text("objective", "causal", "en") == "next token"
     assert value_text("flow", {"kind": "sliding-window", "window": 4}, "zh") == "滑动窗口（窗口 4）"
+    assert value_text("flow", "none", "en") == "no influence"
+    assert value_text("norm", {"kind": "none", "placement": "none"}, "en") == "none (placed none)"
     assert value_text("shape", {"layers": 12, "heads": 8}, "en") == "layers 12, heads 8"
     assert part_text("image>text", "zh") == "图像 → 文本"
     assert 'title="a &lt;b&gt; &quot;c&quot;"' in badge("refuted", "en", 'a <b> "c"')

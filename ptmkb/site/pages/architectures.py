@@ -11,6 +11,7 @@ from ptmkb.site.knowledge import Knowledge
 from ptmkb.site.page import Page, link, table, url
 from ptmkb.site.pages.source import source_page
 from ptmkb.site.pictures import block_section, flow_section, picture_sections
+from ptmkb.site.reasons import reason_text
 from ptmkb.site.values import part_text, value_text
 from ptmkb.site.words import word_or
 
@@ -99,7 +100,12 @@ def _index(records: list[ModelRecord], kb: Knowledge) -> str:
         f'{filters}\n<div class="kb-scroll" data-search-exclude><table class="kb-architectures">'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
-    skipped = [f"- `{record.id}`: {record.why}" for record in records if record.status == "skipped"]
+    colon = "：" if kb.language == "zh" else ": "
+    skipped = [
+        f"- `{record.id}`{colon}{reason_text(record.why or '', kb.language)}"
+        for record in records
+        if record.status == "skipped"
+    ]
     rest = f"## {kb.word('architecture.unbuilt')}\n\n" + "\n".join(skipped) if skipped else ""
     return f"# {kb.word('architecture.all')}\n\n{lead}\n\n{body}\n\n{rest}\n"
 
@@ -163,7 +169,7 @@ def _page(record: ModelRecord, path: str, kb: Knowledge) -> str:
     assert kb.architectures is not None
     parts = [f"# `{record.id}`", _lead(record, path, kb)]
     if record.status == "skipped":
-        return "\n\n".join([*parts, f"{record.why}"]) + "\n"
+        return "\n\n".join([*parts, reason_text(record.why or "", kb.language)]) + "\n"
     sections = [
         _facts(record, kb),
         block_section(record.id, record.measured, None, kb),
@@ -226,9 +232,9 @@ def _values(record: ModelRecord, kb: Knowledge) -> str:
 def _unmeasured(record: ModelRecord, kb: Knowledge) -> str:
     colon = "：" if kb.language == "zh" else ": "
     lines = [
-        f"- {word_or('measure', one.measure, kb.language)}{colon}{escape(' '.join(one.why.split()))}"
+        f"- {word_or('measure', one.measure, kb.language)}{colon}{escape(reason_text(one.why, kb.language))}"
         for one in record.unmeasured
     ]
     if record.status == "failed" and record.why:
-        lines += [f"- {escape(' '.join(why.split()))}" for why in record.why.split("; measure ")]
+        lines += [f"- {escape(reason_text(why, kb.language))}" for why in record.why.split("; measure ")]
     return f"## {kb.word('architecture.unmeasured')}\n\n" + "\n".join(lines) if lines else ""

@@ -10,6 +10,7 @@ from ptmkb.site.knowledge import Knowledge
 from ptmkb.site.page import Page, link, table
 from ptmkb.site.pages.source import source_page
 from ptmkb.site.pictures import block_section, flow_section, picture_sections
+from ptmkb.site.reasons import reason_text
 from ptmkb.site.values import badge, count, part_text, value_text
 from ptmkb.site.words import word_or
 
@@ -160,8 +161,17 @@ def _claim_row(claim: Claim, proof: ClaimRecord | None, path: str, kb: Knowledge
         value_text(claim.measure, claim.value, kb.language),
         value_text(claim.measure, measured, kb.language),
         kb.citation(path, claim.source),
-        badge(verdict, kb.language, proof.why if proof else None),
+        badge(verdict, kb.language, _why(claim, proof, kb)),
     ]
+
+
+def _why(claim: Claim, proof: ClaimRecord | None, kb: Knowledge) -> str | None:
+    """The reason of a verdict: the entry's own words for a discrepancy, else what the record says."""
+    if proof is None or proof.why is None:
+        return None
+    if proof.verdict == "discrepancy" and claim.discrepancy is not None:
+        return kb.text(claim.discrepancy.note)
+    return reason_text(proof.why, kb.language)
 
 
 def _demand_row(model: Model, demand: ClaimRecord, path: str, kb: Knowledge) -> list[str]:
@@ -170,7 +180,7 @@ def _demand_row(model: Model, demand: ClaimRecord, path: str, kb: Knowledge) -> 
         value_text(demand.measure, demand.claimed, kb.language),
         value_text(demand.measure, demand.measured, kb.language),
         kb.word("claim.category", category=kb.category_link(path, model.category)),
-        badge(demand.verdict, kb.language, demand.why),
+        badge(demand.verdict, kb.language, demand.why and reason_text(demand.why, kb.language)),
     ]
 
 
