@@ -60,7 +60,7 @@ class Call:
     """One run of one block: the nodes of the sequences that it took and gave.
 
     `packed` are those of what it took that is (positions, features), all samples one behind the other: its sequences where it gives
-    nothing of more dimensions.
+    nothing of more dimensions. `opened` is the first node that it made.
     """
 
     stacks: tuple[str, ...]
@@ -68,6 +68,7 @@ class Call:
     taken: list[int]
     given: list[int] = field(default_factory=list)
     packed: list[int] = field(default_factory=list)
+    opened: int = 0
 
 
 class Recorder(Tracer):
@@ -171,7 +172,8 @@ class Recorder(Tracer):
         return len(self.nodes) - 1
 
     def _open_call(self, stacks: tuple[str, ...], module: nn.Module, args: Any, kwargs: Any) -> None:
-        call = Call(stacks, module, [self.node(tensor) for tensor in _sequences((args, kwargs))])
+        taken = [self.node(tensor) for tensor in _sequences((args, kwargs))]
+        call = Call(stacks, module, taken, opened=len(self.nodes))
         call.packed = [
             self._at[id(t)] for _, t in tensors_in((args, kwargs)) if t.ndim == 2 and id(t) in self._at
         ]

@@ -6,7 +6,7 @@ A block of a transformer is a chain of tensors that everything passes, its resid
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -52,15 +52,21 @@ Piece = Residual | Normed | Stretch
 
 
 class Graph:
-    """Questions about a recorded graph; nodes are numbered in the order in which they ran."""
+    """Questions about a recorded graph; nodes are numbered in the order in which they ran.
 
-    def __init__(self, nodes: Sequence[Node]) -> None:
-        self.nodes = nodes
+    Args:
+        nodes: The graph.
+        begins: By what a block takes, the first node of the block. What ran in between is none of its paths, though it may come from the same
+            tensor and go into the block beside it (Gemma 4's inputs of each layer).
+    """
+
+    def __init__(self, nodes: Sequence[Node], begins: Mapping[int, int] | None = None) -> None:
+        self.nodes, self.begins = nodes, begins or {}
 
     def between(self, start: int, end: int) -> list[int]:
         """All nodes on a path from one to another, both included; empty if there is no path."""
         reached = {start}
-        for at in range(start + 1, end + 1):
+        for at in range(self.begins.get(start, start + 1), end + 1):
             if not reached.isdisjoint(self.nodes[at].inputs):
                 reached.add(at)
         if end not in reached:

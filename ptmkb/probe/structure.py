@@ -57,7 +57,9 @@ def structure(subject: Subject) -> dict[str, Any]:
 
 class _Reader:
     def __init__(self, recorder: Recorder) -> None:
-        self.recorder, self.nodes, self.graph = recorder, recorder.nodes, Graph(recorder.nodes)
+        self.recorder, self.nodes = recorder, recorder.nodes
+        begins = {taken: call.opened for call in reversed(recorder.calls) for taken in call.taken}
+        self.graph = Graph(recorder.nodes, begins)
         self.calls = [call for call in recorder.calls if self._paths(call)]
         self.owner: dict[int, str] = {}
         self.ends: dict[int, int] = {}

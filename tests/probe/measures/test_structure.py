@@ -77,6 +77,14 @@ def test_where_norms_and_additions_stand(model_type: str, block: str) -> None:
     assert blocks(of_type(model_type)) == [(2, block)]
 
 
+def test_what_is_made_of_the_same_tensor_beside_a_block_is_none_of_its_paths() -> None:
+    # Each layer of Gemma 4 gets an input of its own, made from the words, too; a DETR's decoder asks with its queries again and again.
+    three = "(rms attention rms) (rms feed-forward rms) (feed-forward rms)"
+    assert blocks(of_type("gemma4_text")) == [(1, three), (1, three)]
+    decoder = "(attention) layer (attention) layer (feed-forward) layer"
+    assert blocks(of_type("conditional_detr"), 1) == [(2, decoder)]
+
+
 def test_layers_that_differ() -> None:
     sandwich = "(rms attention rms) (rms feed-forward rms)"
     found = of_type("gemma2")
