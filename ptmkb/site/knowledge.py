@@ -50,6 +50,11 @@ class Knowledge:
         """A text in the language of the pages."""
         return text.zh if self.language == "zh" else text.en
 
+    @property
+    def colon(self) -> str:
+        """What stands between a label and what it is a label of."""
+        return "：" if self.language == "zh" else ": "
+
     def word(self, key: str, **values: object) -> str:
         """A label in the language of the pages."""
         return word(key, self.language, **values)

@@ -113,7 +113,7 @@ def row(found: Measured, measured: Measured, kb: Knowledge, name: str = "") -> s
         words = [word for word in (part, f"`{finding.variant}`" if finding.variant else "") if word]
         title = ": ".join(word for word in (name, " ".join(words), value) if word)
         if picture := measured_drawing(finding, measured, kb.language, title):
-            colon = "：" if kb.language == "zh" and words and value else ": " if words and value else ""
+            colon = kb.colon if words and value else ""
             same = _NAMES.sub("", picture)
             drawn.setdefault(same, picture)
             captions.setdefault(same, []).append(f"{' '.join(words)}{colon}{value}")

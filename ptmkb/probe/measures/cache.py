@@ -51,9 +51,8 @@ GROWTHS = ("linear", "bounded", "constant", "mixed")
 NOISE_FACTOR = 100.0  # a difference is this many times what equal runs differ by, or more
 RELATIVE_FLOOR = 1e-11  # and this much of the largest number: other shapes round otherwise in a few places
 LOT = 1e-3  # noise beyond this much of the largest number is none of rounding
-LAST = (
-    4  # positions that are decoded behind a long prompt: more than it takes to roll a tiny model's window on
-)
+# Positions that are decoded behind a long prompt: more than it takes to roll a tiny model's window on.
+LAST = 4
 BYTES = 2  # of a number in bfloat16
 SHORT = 2  # positions whose cache is compared with that of all, at full size
 

@@ -46,10 +46,8 @@ if TYPE_CHECKING:
 
 SCALES: tuple[str, ...] = ("tiny",)
 
-DRAWS = (
-    1,
-    2,
-)  # values that each position is replaced by, in each sample; then again, where these show no pattern
+# Values that each position is replaced by, in each sample: at first, and again where these show no pattern with a name.
+DRAWS = (1, 2)
 
 KINDS: dict[str, tuple[str, ...]] = {  # kind: the numbers that a claim may add
     "bidirectional": (),

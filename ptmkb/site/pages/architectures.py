@@ -100,9 +100,8 @@ def _index(records: list[ModelRecord], kb: Knowledge) -> str:
         f'{filters}\n<div class="kb-scroll" data-search-exclude><table class="kb-architectures">'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
-    colon = "：" if kb.language == "zh" else ": "
     skipped = [
-        f"- `{record.id}`{colon}{reason_text(record.why or '', kb.language)}"
+        f"- `{record.id}`{kb.colon}{reason_text(record.why or '', kb.language)}"
         for record in records
         if record.status == "skipped"
     ]
@@ -189,7 +188,6 @@ def _page(record: ModelRecord, path: str, kb: Knowledge) -> str:
 def _lead(record: ModelRecord, path: str, kb: Knowledge) -> str:
     assert kb.architectures is not None
     apart = "、" if kb.language == "zh" else ", "
-    colon = "：" if kb.language == "zh" else ": "
     lines = [f"[{kb.word('architecture.back')}]({link(path, _INDEX)})"]
     if record.built is not None:
         upstream = _UPSTREAM.format(version=kb.architectures.transformers, file=record.built.file)
@@ -199,7 +197,7 @@ def _lead(record: ModelRecord, path: str, kb: Knowledge) -> str:
             lines.append(f"[{kb.word('architecture.notes')}]({link(path, source_page(file))})")
     if entries := kb.entries_by_type.get(record.id):
         names = apart.join(kb.model_link(path, entry) for entry in entries)
-        lines.append(f"{kb.word('architecture.entry')}{colon}{names}")
+        lines.append(f"{kb.word('architecture.entry')}{kb.colon}{names}")
     text = kb.word("architecture.as-measured", method=link(path, "method/index.md"))
     return f"{' · '.join(lines)}\n\n{text}" if record.status != "skipped" else " · ".join(lines)
 
@@ -230,9 +228,8 @@ def _values(record: ModelRecord, kb: Knowledge) -> str:
 
 
 def _unmeasured(record: ModelRecord, kb: Knowledge) -> str:
-    colon = "：" if kb.language == "zh" else ": "
     lines = [
-        f"- {word_or('measure', one.measure, kb.language)}{colon}{escape(reason_text(one.why, kb.language))}"
+        f"- {word_or('measure', one.measure, kb.language)}{kb.colon}{escape(reason_text(one.why, kb.language))}"
         for one in record.unmeasured
     ]
     if record.status == "failed" and record.why:

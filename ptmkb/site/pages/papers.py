@@ -49,15 +49,14 @@ def _entry(paper: Paper, citing: list[str], noted: list[PlacedNote], kb: Knowled
     if citing:
         names = "、" if kb.language == "zh" else ", "
         cited = f" · {kb.word('papers.cited')} " + names.join(kb.model_link(_PATH, model) for model in citing)
-    colon = "：" if kb.language == "zh" else ": "
     if noted:
         links = "、" if kb.language == "zh" else ", "
         titles = [f"[{kb.text(n.title)}]({link(_PATH, f'{source_page(n.file)}#{n.id}')})" for n in noted]
-        cited += f"<br>{kb.word('papers.notes')}{colon}{links.join(titles)}"
+        cited += f"<br>{kb.word('papers.notes')}{kb.colon}{links.join(titles)}"
     return (
         f'<div class="kb-paper" id="{paper.id}" markdown>\n'
         f"**[{paper.title}]({paper.link})**<br>{', '.join(shown)}<br>{where}{cited}<br>\n"
-        f'<small markdown="span">{kb.word("papers.checked")}{colon}{_linked(paper.provenance)}</small>\n</div>'
+        f'<small markdown="span">{kb.word("papers.checked")}{kb.colon}{_linked(paper.provenance)}</small>\n</div>'
     )
 
 
